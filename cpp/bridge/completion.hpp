@@ -1,0 +1,31 @@
+// The one C++ class that the Rust core calls back. It names no torch type, so that the core links and is tested
+// without torch.
+#pragma once
+
+#include <cstdint>
+
+#include <rust/cxx.h>
+
+namespace rmpi::bridge {
+
+enum class ErrorKind : std::uint8_t;
+
+/// What happens when an operation ends. The core owns it from `issue` until the memory of the operation is free, so an
+/// implementation that owns the tensors keeps them alive exactly as long as somebody may still write to them.
+///
+/// Call order: `finish` once, then `announce` once, then the destructor. After a timeout or an abort the destructor
+/// may run much later than `announce`: when MPI has let go of the buffers. All three run on whichever thread drives
+/// the engine, with no lock of the engine held. None may throw.
+class Completion {
+ public:
+  virtual ~Completion() = default;
+
+  /// Records the result: waiters are released when it returns. `kind` is `ErrorKind::None` on success; `source` is the
+  /// sender's group rank for a receive, else -1.
+  virtual void finish(ErrorKind kind, ::rust::Str message, std::int32_t source) noexcept = 0;
+
+  /// Runs what users attached (futures, hooks). May issue operations and wait for them.
+  virtual void announce() noexcept = 0;
+};
+
+}  // namespace rmpi::bridge

@@ -1,0 +1,459 @@
+//! The cxx bridge: the one file that C++ and Rust share. It converts, and holds no logic.
+//!
+//! A function that fails throws `rust::Error`, whose text is `"<ErrorKind as a number>|<message>"`; `cpp/errors.cpp`
+//! turns it into the exception that PyTorch users expect.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cxx::UniquePtr;
+
+use crate::engine::{self, Completion, Operation, Outcome, panic_text};
+use crate::error::{Error, Kind, Result};
+use crate::group::{self, Address, Call, GroupOptions};
+use crate::memory::View;
+use crate::mpi::{Environment, library_version};
+use crate::reduce::{DataType, ReduceOp, Reduction};
+
+#[cxx::bridge(namespace = "rmpi::bridge")]
+#[allow(missing_docs, clippy::missing_safety_doc)]
+mod ffi {
+    /// The class of an error; the shim turns it into the exception class that PyTorch users expect.
+    #[derive(Debug)]
+    enum ErrorKind {
+        /// No error.
+        None = 0,
+        /// A bad value: ValueError.
+        Value = 1,
+        /// A dtype, or an op that a dtype does not have: TypeError.
+        Type = 2,
+        /// Something that this build, machine or process cannot do: NotImplementedError.
+        NotImplemented = 3,
+        /// A deadline passed: DistBackendError.
+        Timeout = 4,
+        /// MPI or a peer failed, or the group was aborted: DistBackendError.
+        Backend = 5,
+    }
+
+    /// The operations. See `Call` in `src/group/call.rs` for the regions that each takes.
+    #[derive(Debug)]
+    enum Operation {
+        Broadcast,
+        AllReduce,
+        Reduce,
+        AllGather,
+        Gather,
+        Scatter,
+        ReduceScatter,
+        AllToAll,
+        Barrier,
+        /// Barrier in which rank 0 names the ranks that did not arrive; its failure leaves the group usable.
+        MonitoredBarrier,
+        Send,
+        Recv,
+    }
+
+    /// Element type. `Bytes`: any other type; it moves but does not reduce.
+    #[derive(Debug)]
+    enum DataType {
+        Float16,
+        BFloat16,
+        Float32,
+        Float64,
+        Complex64,
+        Complex128,
+        UInt8,
+        Int8,
+        UInt16,
+        Int16,
+        UInt32,
+        Int32,
+        UInt64,
+        Int64,
+        Bool,
+        Bytes,
+    }
+
+    /// Reduction. `PremulSum` multiplies by `Call::factor` before it adds.
+    #[derive(Debug)]
+    enum ReduceOp {
+        Sum,
+        Avg,
+        Product,
+        Min,
+        Max,
+        BitAnd,
+        BitOr,
+        BitXor,
+        PremulSum,
+    }
+
+    /// One contiguous piece of memory: a tensor, or one rank's part of it. `data` may be null only if `bytes` is 0.
+    struct Region {
+        data: *mut u8,
+        bytes: usize,
+    }
+
+    /// What is asked of a group, apart from the memory.
+    struct Call {
+        operation: Operation,
+        /// Element type; matters where something is reduced.
+        dtype: DataType,
+        /// Ignored where nothing is reduced.
+        reduce_op: ReduceOp,
+        /// PREMUL_SUM's factor.
+        factor: f64,
+        /// Group rank: of the root; send: of the destination; recv: of the source, -1 for any.
+        root: i64,
+        /// Of send and recv.
+        tag: i64,
+        /// Monitored barrier: name every missing rank, not only the first.
+        wait_all_ranks: bool,
+        /// Below 0: the group's default.
+        timeout_ms: i64,
+        /// The caller waits for the operation at once, so no other thread is woken to drive it.
+        waits: bool,
+    }
+
+    /// Options of a group.
+    struct GroupOptions {
+        /// The name that messages use.
+        name: String,
+        /// How long an operation may take if its call does not say.
+        timeout_ms: i64,
+    }
+
+    unsafe extern "C++" {
+        include!("bridge/completion.hpp");
+        /// What to do when an operation ends; owns the tensors.
+        type Completion;
+        fn finish(self: Pin<&mut Completion>, kind: ErrorKind, message: &str, source: i32);
+        fn announce(self: Pin<&mut Completion>);
+    }
+
+    extern "Rust" {
+        type Group;
+        type Request;
+
+        /// This process's address, to be exchanged through the Store. Starts MPI if nobody has.
+        fn local_address() -> Result<String>;
+        /// This process's rank in MPI_COMM_WORLD. Starts MPI if nobody has.
+        fn world_rank() -> Result<i32>;
+        /// Number of processes that the launcher started. Starts MPI if nobody has.
+        fn world_size() -> Result<i32>;
+        /// MPI rank 0's payload on every process of MPI_COMM_WORLD; all of them call it.
+        fn world_broadcast(payload: &str, timeout_ms: i64) -> Result<String>;
+
+        /// Creates a group; every member calls it once all have exchanged their addresses. `addresses[r]` is rank r's.
+        fn create_group(addresses: &[String], rank: usize, options: &GroupOptions) -> Result<Box<Group>>;
+
+        /// Checks and issues an operation; never waits for a peer. An error means that nothing moved; `completion` is
+        /// gone then, with neither `finish` nor `announce` called.
+        ///
+        /// # Safety
+        /// The regions must be valid until `completion` is destroyed, outputs for writing.
+        unsafe fn issue(
+            self: &Group,
+            call: &Call,
+            inputs: &[Region],
+            outputs: &[Region],
+            completion: UniquePtr<Completion>,
+        ) -> Result<Box<Request>>;
+        /// Collectives issued so far.
+        fn sequence_number(self: &Group) -> u64;
+        /// How long an operation may take if its call does not say.
+        fn timeout_ms(self: &Group) -> i64;
+        fn set_timeout_ms(self: &Group, timeout_ms: i64);
+        /// Fails every pending operation and every later one.
+        fn abort(self: &Group, reason: &str);
+        /// Lets pending operations end for at most `slice_ms`, then gives the communicators back; true: done. Call it
+        /// again until it is.
+        fn shutdown(self: &Group, slice_ms: u64) -> Result<bool>;
+        /// `None` while the group is healthy.
+        fn error_kind(self: &Group) -> ErrorKind;
+
+        /// Drives until the operation is done or `milliseconds` have passed; true: done.
+        fn wait(self: &Request, milliseconds: u64) -> bool;
+        /// Never blocks, takes no lock.
+        fn is_done(self: &Request) -> bool;
+        /// The group's count of collectives (or messages) when this one was issued.
+        fn sequence_number(self: &Request) -> u64;
+        /// How long the operation may take.
+        fn timeout_ms(self: &Request) -> i64;
+        /// Operation, sequence number, group and rank, for messages.
+        fn describe(self: &Request) -> String;
+        /// Ends the operation with an error, unless it ends first; its group fails with it.
+        fn cancel(self: &Request, reason: &str);
+
+        /// Name and version of the MPI library; does not start MPI.
+        fn mpi_library() -> String;
+        /// Version of torch-rmpi.
+        fn version() -> String;
+    }
+}
+
+/// A group, for C++.
+pub struct Group(Arc<group::Group>);
+
+/// An issued operation, for C++. It keeps its group.
+pub struct Request {
+    group: Arc<group::Group>,
+    operation: Arc<Operation>,
+}
+
+/// An error as cxx carries it: see the module.
+struct Thrown(Error);
+
+impl fmt::Display for Thrown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}|{}", self.0.kind() as u8, self.0)
+    }
+}
+
+/// Runs `body`; a panic becomes an error, as it must not cross into C++.
+fn guard<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, Thrown> {
+    catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|panic| Err(Error::Internal(panic_text(&*panic))))
+        .map_err(Thrown)
+}
+
+/// As [`guard`], where there is no way to report an error but the log.
+fn guard_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        log::error!("internal error of torch-rmpi, please report it: {}", panic_text(&*panic));
+        fallback
+    })
+}
+
+fn duration(ms: i64) -> Duration {
+    Duration::from_millis(ms.max(0) as u64)
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn local_address() -> std::result::Result<String, Thrown> {
+    guard(|| {
+        // Registers the exit handler, which finalizes MPI.
+        engine::engine()?;
+        Ok(Address::local()?.to_string())
+    })
+}
+
+fn world_rank() -> std::result::Result<i32, Thrown> {
+    guard(|| {
+        engine::engine()?;
+        Ok(Environment::start()?.world_rank() as i32)
+    })
+}
+
+fn world_size() -> std::result::Result<i32, Thrown> {
+    guard(|| {
+        engine::engine()?;
+        Ok(Environment::start()?.world_size() as i32)
+    })
+}
+
+fn world_broadcast(payload: &str, timeout_ms: i64) -> std::result::Result<String, Thrown> {
+    guard(|| group::world_broadcast(payload, duration(timeout_ms)))
+}
+
+fn create_group(
+    addresses: &[String],
+    rank: usize,
+    options: &ffi::GroupOptions,
+) -> std::result::Result<Box<Group>, Thrown> {
+    guard(|| {
+        let addresses = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<Address>>>()?;
+        let options = GroupOptions { name: options.name.clone(), timeout: duration(options.timeout_ms) };
+        Ok(Box::new(Group(Arc::new(group::Group::create(&addresses, rank, options)?))))
+    })
+}
+
+fn mpi_library() -> String {
+    guard_or("unknown MPI".to_owned(), library_version)
+}
+
+fn version() -> String {
+    crate::VERSION.to_owned()
+}
+
+impl Group {
+    /// # Safety
+    /// See the declaration.
+    unsafe fn issue(
+        &self,
+        call: &ffi::Call,
+        inputs: &[ffi::Region],
+        outputs: &[ffi::Region],
+        completion: UniquePtr<ffi::Completion>,
+    ) -> std::result::Result<Box<Request>, Thrown> {
+        guard(|| {
+            let views = |regions: &[ffi::Region]| -> Vec<View> {
+                // SAFETY: the caller keeps the regions until the completion is destroyed.
+                let view = |region: &ffi::Region| unsafe { View::new(region.data, region.bytes) };
+                regions.iter().map(view).collect()
+            };
+            let timeout = (call.timeout_ms >= 0).then(|| duration(call.timeout_ms));
+            let completion = Box::new(Told(completion));
+            let (inputs, outputs) = (views(inputs), views(outputs));
+            let operation = self.0.issue(&to_call(call)?, &inputs, &outputs, timeout, completion, call.waits)?;
+            Ok(Box::new(Request { group: self.0.clone(), operation }))
+        })
+    }
+
+    fn sequence_number(&self) -> u64 {
+        self.0.sequence_number()
+    }
+
+    fn timeout_ms(&self) -> i64 {
+        milliseconds(self.0.timeout())
+    }
+
+    fn set_timeout_ms(&self, timeout_ms: i64) {
+        self.0.set_timeout(duration(timeout_ms));
+    }
+
+    fn abort(&self, reason: &str) {
+        guard_or((), || self.0.abort(reason));
+    }
+
+    fn shutdown(&self, slice_ms: u64) -> std::result::Result<bool, Thrown> {
+        guard(|| self.0.shutdown(Duration::from_millis(slice_ms)))
+    }
+
+    fn error_kind(&self) -> ffi::ErrorKind {
+        if self.0.has_failed() { ffi::ErrorKind::Backend } else { ffi::ErrorKind::None }
+    }
+}
+
+impl Request {
+    fn wait(&self, milliseconds: u64) -> bool {
+        guard_or(true, || self.group.wait(&self.operation, Some(Duration::from_millis(milliseconds))))
+    }
+
+    fn is_done(&self) -> bool {
+        self.operation.is_done()
+    }
+
+    fn sequence_number(&self) -> u64 {
+        self.operation.sequence()
+    }
+
+    fn timeout_ms(&self) -> i64 {
+        milliseconds(self.operation.timeout())
+    }
+
+    fn describe(&self) -> String {
+        self.operation.to_string()
+    }
+
+    fn cancel(&self, reason: &str) {
+        guard_or((), || self.group.cancel(&self.operation, reason));
+    }
+}
+
+/// The C++ completion as the engine's.
+struct Told(UniquePtr<ffi::Completion>);
+
+// SAFETY: `completion.hpp` requires implementations to allow calls from any thread, one at a time.
+unsafe impl Send for Told {}
+
+impl Completion for Told {
+    fn finish(&mut self, result: &Result<Outcome>) {
+        let Some(completion) = self.0.as_mut() else { return };
+        match result {
+            Ok(outcome) => {
+                completion.finish(ffi::ErrorKind::None, "", outcome.source.map_or(-1, |source| source as i32));
+            }
+            Err(error) => completion.finish(error.kind().into(), &error.to_string(), -1),
+        }
+    }
+
+    fn announce(&mut self) {
+        if let Some(completion) = self.0.as_mut() {
+            completion.announce();
+        }
+    }
+}
+
+impl From<Kind> for ffi::ErrorKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::None => ffi::ErrorKind::None,
+            Kind::Value => ffi::ErrorKind::Value,
+            Kind::Type => ffi::ErrorKind::Type,
+            Kind::NotImplemented => ffi::ErrorKind::NotImplemented,
+            Kind::Timeout => ffi::ErrorKind::Timeout,
+            Kind::Backend => ffi::ErrorKind::Backend,
+        }
+    }
+}
+
+fn to_call(call: &ffi::Call) -> Result<Call> {
+    let rank = |rank: i64| {
+        usize::try_from(rank).map_err(|_| Error::Argument(format!("rank {rank} is out of range: ranks begin at 0")))
+    };
+    let tag = || {
+        i32::try_from(call.tag)
+            .map_err(|_| Error::Argument(format!("tag {} is out of range: tags are 32-bit integers from 0", call.tag)))
+    };
+    let reduction = || Ok::<_, Error>(Reduction::new(data_type(call.dtype)?, reduce_op(call.reduce_op)?, call.factor)?);
+    Ok(match call.operation {
+        ffi::Operation::Broadcast => Call::Broadcast { root: rank(call.root)? },
+        ffi::Operation::AllReduce => Call::AllReduce(reduction()?),
+        ffi::Operation::Reduce => Call::Reduce { root: rank(call.root)?, reduction: reduction()? },
+        ffi::Operation::AllGather => Call::AllGather,
+        ffi::Operation::Gather => Call::Gather { root: rank(call.root)? },
+        ffi::Operation::Scatter => Call::Scatter { root: rank(call.root)? },
+        ffi::Operation::ReduceScatter => Call::ReduceScatter(reduction()?),
+        ffi::Operation::AllToAll => Call::AllToAll,
+        ffi::Operation::Barrier => Call::Barrier,
+        ffi::Operation::MonitoredBarrier => Call::MonitoredBarrier { wait_all_ranks: call.wait_all_ranks },
+        ffi::Operation::Send => Call::Send { to: rank(call.root)?, tag: tag()? },
+        ffi::Operation::Recv => {
+            Call::Receive { from: if call.root == -1 { None } else { Some(rank(call.root)?) }, tag: tag()? }
+        }
+        ffi::Operation { repr } => return Err(Error::Internal(format!("operation {repr}"))),
+    })
+}
+
+fn data_type(dtype: ffi::DataType) -> Result<DataType> {
+    Ok(match dtype {
+        ffi::DataType::Float16 => DataType::Float16,
+        ffi::DataType::BFloat16 => DataType::BFloat16,
+        ffi::DataType::Float32 => DataType::Float32,
+        ffi::DataType::Float64 => DataType::Float64,
+        ffi::DataType::Complex64 => DataType::Complex64,
+        ffi::DataType::Complex128 => DataType::Complex128,
+        ffi::DataType::UInt8 => DataType::UInt8,
+        ffi::DataType::Int8 => DataType::Int8,
+        ffi::DataType::UInt16 => DataType::UInt16,
+        ffi::DataType::Int16 => DataType::Int16,
+        ffi::DataType::UInt32 => DataType::UInt32,
+        ffi::DataType::Int32 => DataType::Int32,
+        ffi::DataType::UInt64 => DataType::UInt64,
+        ffi::DataType::Int64 => DataType::Int64,
+        ffi::DataType::Bool => DataType::Bool,
+        ffi::DataType::Bytes => DataType::Bytes,
+        ffi::DataType { repr } => return Err(Error::Internal(format!("data type {repr}"))),
+    })
+}
+
+fn reduce_op(op: ffi::ReduceOp) -> Result<ReduceOp> {
+    Ok(match op {
+        ffi::ReduceOp::Sum => ReduceOp::Sum,
+        ffi::ReduceOp::Avg => ReduceOp::Avg,
+        ffi::ReduceOp::Product => ReduceOp::Product,
+        ffi::ReduceOp::Min => ReduceOp::Min,
+        ffi::ReduceOp::Max => ReduceOp::Max,
+        ffi::ReduceOp::BitAnd => ReduceOp::BitAnd,
+        ffi::ReduceOp::BitOr => ReduceOp::BitOr,
+        ffi::ReduceOp::BitXor => ReduceOp::BitXor,
+        ffi::ReduceOp::PremulSum => ReduceOp::PremulSum,
+        ffi::ReduceOp { repr } => return Err(Error::Internal(format!("reduction {repr}"))),
+    })
+}

@@ -1,0 +1,79 @@
+//! What a schedule may do: exchange messages with the other ranks of its group.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::memory::View;
+use crate::transport::{Arrival, Channel, Outstanding, Posted, Transport};
+
+/// One operation's access to its group.
+#[derive(Clone)]
+pub struct Context {
+    transport: Arc<dyn Transport>,
+    outstanding: Arc<Outstanding>,
+    channel: Channel,
+    tag: i32,
+}
+
+impl Context {
+    /// Messages carry `tag` on `channel`, and are kept in `outstanding` until they have completed.
+    pub fn new(transport: Arc<dyn Transport>, outstanding: Arc<Outstanding>, channel: Channel, tag: i32) -> Self {
+        Context { transport, outstanding, channel, tag }
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> usize {
+        self.transport.rank()
+    }
+
+    /// Number of ranks.
+    pub fn size(&self) -> usize {
+        self.transport.size()
+    }
+
+    /// The other ranks, beginning with the next one: if every rank goes through them in this order, no rank is
+    /// everybody's first.
+    pub fn peers(&self) -> impl Iterator<Item = usize> + use<> {
+        let (rank, size) = (self.rank(), self.size());
+        (1..size).map(move |distance| (rank + distance) % size)
+    }
+
+    /// Starts to send, now; await the result before the memory is written again.
+    pub fn send(&self, peer: usize, data: &View) -> Result<Posted> {
+        let request = self.transport.send(self.channel, peer, self.tag, data)?;
+        Ok(self.outstanding.keep(request))
+    }
+
+    /// Starts to receive exactly the length of `buffer`, now; await the result before the memory is used.
+    pub fn receive(&self, peer: usize, buffer: &View) -> Result<Posted> {
+        self.receive_from(Some(peer), buffer)
+    }
+
+    /// As [`Context::receive`]; with `None` from whichever rank sends.
+    pub fn receive_from(&self, peer: Option<usize>, buffer: &View) -> Result<Posted> {
+        let request = self.transport.receive(self.channel, peer, self.tag, buffer)?;
+        Ok(self.outstanding.keep(request))
+    }
+}
+
+/// Awaits all of them.
+pub(super) async fn all(posted: Vec<Posted>) -> Result<()> {
+    for message in posted {
+        message.await?;
+    }
+    Ok(())
+}
+
+/// Awaits a message until `deadline`; `None` if it has not come by then. It is still under way in that case.
+pub(super) async fn until(deadline: Instant, mut posted: Posted) -> Option<Result<Arrival>> {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::Poll;
+    std::future::poll_fn(move |context| match Pin::new(&mut posted).poll(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if Instant::now() >= deadline => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}

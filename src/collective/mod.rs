@@ -1,0 +1,29 @@
+//! The schedule of each collective, one per file: an `async fn` whose awaits are the messages of [`Context`]. The engine
+//! polls it; between two awaits it copies and reduces. A schedule owns its scratch memory and every message it starts.
+
+mod all_gather;
+mod all_reduce;
+mod all_to_all;
+mod barrier;
+mod broadcast;
+mod context;
+mod gather;
+mod monitored_barrier;
+mod reduce;
+mod reduce_scatter;
+mod scatter;
+mod slices;
+#[cfg(test)]
+mod tests;
+
+pub use all_gather::all_gather;
+pub use all_reduce::all_reduce;
+pub use all_to_all::all_to_all;
+pub use barrier::barrier;
+pub use broadcast::broadcast;
+pub use context::Context;
+pub use gather::gather;
+pub use monitored_barrier::monitored_barrier;
+pub use reduce::reduce;
+pub use reduce_scatter::reduce_scatter;
+pub use scatter::scatter;

@@ -1,0 +1,55 @@
+//! The end of the process. A healthy rank waits for the others in `MPI_Finalize`; one that failed leaves at once, with
+//! its own exit status, so that the launcher can end the job instead of everybody waiting.
+
+use std::ffi::{c_int, c_void};
+use std::sync::Once;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::mpi::{self, Environment};
+
+/// How long a process that ends in good order goes on with operations that nobody waited for.
+const GRACE: Duration = Duration::from_secs(5);
+
+unsafe extern "C" {
+    /// glibc: like atexit, but the handler learns the exit status. That status is the only thing that tells a script
+    /// that raised from one that has ended.
+    fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+}
+
+/// Has [`leave`] called when the process exits.
+pub(super) fn register() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        // SAFETY: the handler is a plain function that lives as long as the process, and uses no argument.
+        if unsafe { on_exit(leave, std::ptr::null_mut()) } != 0 {
+            log::error!("cannot register the exit handler: MPI will not be finalized");
+        }
+    });
+}
+
+extern "C" fn leave(status: c_int, _: *mut c_void) {
+    // In a forked child neither exists for us.
+    let (Some(engine), Some(environment)) = (super::existing(), Environment::started()) else { return };
+    engine.leaving.store(true, Ordering::Relaxed);
+    engine.background.stop(engine);
+    if status != 0 || !mpi::is_usable() {
+        return;
+    }
+    let until = Instant::now() + GRACE;
+    while engine.pending.load(Ordering::Acquire) > 0 || engine.lock().has_remains() || !engine.inbox().is_empty() {
+        if Instant::now() >= until {
+            eprintln!(
+                "torch-rmpi: this process ends while messages are still under way that no peer has matched; it leaves \
+                 without MPI_Finalize, and exits with status 1. Wait for every work, and call destroy_process_group"
+            );
+            // SAFETY: ends the process. Handlers that come later could only wait for peers that never come.
+            unsafe { libc::_exit(1) }
+        }
+        engine.try_turn();
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    if let Err(error) = environment.finalize() {
+        eprintln!("torch-rmpi: {error}");
+    }
+}

@@ -1,0 +1,102 @@
+//! One operation as its issuer, its waiters and the engine share it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
+
+use super::lane::Lane;
+use crate::error::{Error, Result};
+
+/// What a finished operation tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For a receive, the sender's rank in the group.
+    pub source: Option<usize>,
+}
+
+/// An issued operation.
+#[derive(Debug)]
+pub struct Operation {
+    name: &'static str,
+    lane: Arc<Lane>,
+    sequence: u64,
+    issued: Instant,
+    timeout: Duration,
+    result: OnceCell<Result<Outcome>>,
+    /// Set after `result`, and after the completion has recorded it: what waiters wait for.
+    done: AtomicBool,
+}
+
+impl Operation {
+    pub(crate) fn new(name: &'static str, lane: Arc<Lane>, sequence: u64, timeout: Duration) -> Arc<Self> {
+        Arc::new(Operation {
+            name,
+            lane,
+            sequence,
+            issued: Instant::now(),
+            timeout,
+            result: OnceCell::new(),
+            done: AtomicBool::new(false),
+        })
+    }
+
+    /// True once the result is known and recorded. Takes no lock.
+    pub fn is_done(&self) -> bool {
+        // Acquire pairs with the release in `set_done`: the result and the memory are visible after it.
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The result; `None` until the operation is done.
+    pub fn result(&self) -> Option<&Result<Outcome>> {
+        if self.is_done() { self.result.get() } else { None }
+    }
+
+    /// The group's count of operations of this kind (collectives, or messages) when this one was issued.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The time that the operation may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// When the time is up; `None`: never.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.issued.checked_add(self.timeout)
+    }
+
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    pub(crate) fn timed_out(&self) -> Error {
+        Error::Timeout { operation: self.to_string(), timeout: self.timeout, waited: self.issued.elapsed() }
+    }
+
+    /// The first result stays.
+    pub(crate) fn set_result(&self, result: Result<Outcome>) -> &Result<Outcome> {
+        self.result.get_or_init(|| result)
+    }
+
+    pub(crate) fn set_done(&self) {
+        // Release: see `is_done`.
+        self.done.store(true, Ordering::Release);
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (sequence number {}) of group \"{}\" on rank {}",
+            self.name,
+            self.sequence,
+            self.lane.name(),
+            self.lane.rank()
+        )
+    }
+}

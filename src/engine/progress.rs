@@ -1,0 +1,154 @@
+//! What is under way, and one turn of it. Everything here happens under the progress lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::operation::{Operation, Outcome};
+use super::task::{Completion, OnFailure, Order, Schedule, Task};
+use crate::error::Result;
+use crate::transport::Outstanding;
+
+/// What other threads ask of the one that drives.
+pub(super) enum Command {
+    Start(Task),
+    /// Ends every operation of the lane, which has been marked as failed.
+    EndLane(u64),
+    /// Ends one operation with this error, if it has not ended.
+    End(Arc<Operation>, crate::error::Error),
+    /// Keep until the transport has given the memory back.
+    Retain(Remains),
+}
+
+/// An operation that has ended, to be told about when the lock is free.
+pub(super) struct Ended {
+    pub operation: Arc<Operation>,
+    pub completion: Box<dyn Completion>,
+    pub result: Result<Outcome>,
+    /// The rest of a failed operation whose memory the transport still holds.
+    pub leftover: Option<Leftover>,
+}
+
+/// A schedule that will not be polled again, with the messages that still use its memory.
+pub(super) struct Leftover {
+    _schedule: Schedule,
+    outstanding: Arc<Outstanding>,
+}
+
+/// A [`Leftover`] with what keeps the caller's memory alive.
+pub(super) struct Remains {
+    pub leftover: Leftover,
+    pub operation: Arc<Operation>,
+    pub _completion: Box<dyn Completion>,
+}
+
+#[derive(Default)]
+pub(super) struct Progress {
+    running: Vec<Task>,
+    /// Ordered operations that wait for their turn; a lane is here while one of its operations runs.
+    waiting: HashMap<u64, VecDeque<Task>>,
+    remains: Vec<Remains>,
+}
+
+impl Progress {
+    /// Takes a command; ended operations go to `ended`.
+    pub fn accept(&mut self, command: Command, ended: &mut Vec<Ended>) {
+        match command {
+            Command::Start(task) => self.start(task),
+            Command::EndLane(id) => {
+                let (out, kept) = std::mem::take(&mut self.running)
+                    .into_iter()
+                    .partition(|task: &Task| task.operation.lane().id() == id);
+                self.running = kept;
+                let queued = self.waiting.remove(&id).unwrap_or_default();
+                for task in Vec::into_iter(out).chain(queued) {
+                    let error = task.operation.lane().check().err();
+                    let error = error.unwrap_or_else(|| task.operation.timed_out());
+                    self.end(task, Err(error), ended);
+                }
+            }
+            Command::End(operation, error) => {
+                let queue = self.waiting.get_mut(&operation.lane().id());
+                if let Some(index) = self.running.iter().position(|task| Arc::ptr_eq(&task.operation, &operation)) {
+                    let task = self.running.swap_remove(index);
+                    self.end(task, Err(error), ended);
+                } else if let Some((queue, index)) = queue.and_then(|queue| {
+                    let index = queue.iter().position(|task| Arc::ptr_eq(&task.operation, &operation))?;
+                    Some((queue, index))
+                }) && let Some(task) = queue.remove(index)
+                {
+                    self.end(task, Err(error), ended);
+                }
+            }
+            Command::Retain(remains) => self.remains.push(remains),
+        }
+    }
+
+    /// Takes every operation as far as it can go. Returns whether anything ended.
+    pub fn turn(&mut self, ended: &mut Vec<Ended>) -> bool {
+        let before = ended.len();
+        let now = Instant::now();
+        let mut index = 0;
+        while index < self.running.len() {
+            match self.running[index].poll(now) {
+                None => index += 1,
+                Some(result) => {
+                    let task = self.running.swap_remove(index);
+                    self.end(task, result, ended);
+                }
+            }
+        }
+        ended.len() > before
+    }
+
+    /// The remains whose memory has come back; to be dropped when the lock is free.
+    pub fn released(&mut self) -> Vec<Remains> {
+        let (released, kept) =
+            std::mem::take(&mut self.remains).into_iter().partition(|remains| remains.leftover.outstanding.drain());
+        self.remains = kept;
+        released
+    }
+
+    /// Whether memory of failed operations is still held by the transport.
+    pub fn has_remains(&self) -> bool {
+        !self.remains.is_empty()
+    }
+
+    fn start(&mut self, task: Task) {
+        if task.order == Order::InLane {
+            match self.waiting.get_mut(&task.operation.lane().id()) {
+                Some(queue) => return queue.push_back(task),
+                None => drop(self.waiting.insert(task.operation.lane().id(), VecDeque::new())),
+            }
+        }
+        self.running.push(task);
+    }
+
+    fn end(&mut self, task: Task, result: Result<Outcome>, ended: &mut Vec<Ended>) {
+        let Task { operation, schedule, outstanding, completion, order, on_failure } = task;
+        let lane = operation.lane().clone();
+        if let Err(error) = &result
+            && on_failure == OnFailure::FailLane
+        {
+            lane.fail(error.to_string());
+        }
+        outstanding.cancel();
+        let leftover = if outstanding.drain() { None } else { Some(Leftover { _schedule: schedule, outstanding }) };
+        ended.push(Ended { operation, completion, result, leftover });
+        if order == Order::Free {
+            return;
+        }
+        if lane.has_failed() {
+            for task in self.waiting.remove(&lane.id()).unwrap_or_default() {
+                let error = lane.check().err().unwrap_or_else(|| task.operation.timed_out());
+                let Task { operation, completion, .. } = task;
+                ended.push(Ended { operation, completion, result: Err(error), leftover: None });
+            }
+        } else if let Some(queue) = self.waiting.get_mut(&lane.id()) {
+            match queue.pop_front() {
+                Some(next) => self.running.push(next),
+                None => drop(self.waiting.remove(&lane.id())),
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! An operation in the hands of the engine: its schedule, its messages, and whom to tell.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::operation::{Operation, Outcome};
+use crate::error::{Error, Result};
+use crate::transport::Outstanding;
+
+/// The steps of an operation, as a state machine that each poll takes as far as it can go. It owns its scratch memory.
+pub type Schedule = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
+
+/// Whom to tell about the end of an operation. `finish`, then `announce`, then drop, each once, on whichever thread
+/// drives, with no lock of the engine held. It owns whatever keeps the operation's memory alive, so it is dropped only
+/// when the transport has given that memory back: after a failure that can be much later.
+pub trait Completion: Send {
+    /// Records the result; waiters go on when it has returned.
+    fn finish(&mut self, result: &Result<Outcome>);
+
+    /// Runs what users attached. May issue operations and wait for them.
+    fn announce(&mut self) {}
+}
+
+/// How an operation relates to the others of its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// After all ordered operations that the lane was given before; a failure ends the lane.
+    InLane,
+    /// At once.
+    Free,
+}
+
+/// What happens to the lane when an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Every later operation of the lane fails.
+    FailLane,
+    /// The lane goes on: the schedule leaves nothing behind that a later operation could meet.
+    KeepLane,
+}
+
+/// An operation as it is handed to the engine.
+pub struct Task {
+    /// What issuer and waiters see.
+    pub operation: Arc<Operation>,
+    /// Its steps.
+    pub schedule: Schedule,
+    /// Its messages under way.
+    pub outstanding: Arc<Outstanding>,
+    /// Whom to tell.
+    pub completion: Box<dyn Completion>,
+    /// Its place among the operations of its lane.
+    pub order: Order,
+    /// What its failure means.
+    pub on_failure: OnFailure,
+}
+
+impl Task {
+    /// Takes the schedule as far as it can go. `Some` when the operation has ended, in whichever way.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Result<Outcome>> {
+        let schedule = &mut self.schedule;
+        // A panic is a defect of the schedule. Nobody may unwind through C++, and the other operations must go on.
+        let polled = catch_unwind(AssertUnwindSafe(|| schedule.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+        let result = match polled {
+            Ok(Poll::Ready(result)) => result,
+            Ok(Poll::Pending) => {
+                if self.operation.deadline().is_none_or(|deadline| now < deadline) {
+                    return None;
+                }
+                Err(self.operation.timed_out())
+            }
+            Err(panic) => Err(Error::Internal(panic_text(&panic))),
+        };
+        Some(result.map_err(|error| error.during(self.operation.to_string())))
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic".to_owned())
+}

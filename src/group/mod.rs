@@ -1,0 +1,262 @@
+//! Groups of ranks: who is in them, and what they are asked to do.
+
+mod address;
+mod call;
+mod check;
+mod schedule;
+mod world;
+
+pub use address::Address;
+pub use call::Call;
+pub use world::world_broadcast;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::engine::{self, Completion, Engine, Lane, OnFailure, Operation, Order, Outcome, Task, engine};
+use crate::error::{Error, Result};
+use crate::memory::View;
+use crate::mpi::Environment;
+use crate::transport::{MpiTransport, Outstanding, Transport};
+
+/// The timeout of an operation if nothing else is said: as torch's (c10d `kBackendDefaultTimeout`).
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Longer timeouts are taken for this one; it keeps deadlines representable.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// What may be chosen when a group is created.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// The name that messages use.
+    pub name: String,
+    /// How long an operation may take if its call does not say.
+    pub timeout: Duration,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        GroupOptions { name: "world".to_owned(), timeout: DEFAULT_TIMEOUT }
+    }
+}
+
+/// A group of processes that communicate. May be shared by threads: collectives run in the order in which their calls
+/// to [`Group::issue`] return, which must be the same order on every rank.
+pub struct Group {
+    engine: &'static Engine,
+    lane: Arc<Lane>,
+    transport: Arc<MpiTransport>,
+    timeout_ms: AtomicU64,
+    issued: Mutex<Issued>,
+    closed: AtomicBool,
+    /// A message may still come that nobody will receive.
+    stray: Arc<AtomicBool>,
+}
+
+/// How many operations of each kind were issued.
+#[derive(Debug, Default)]
+struct Issued {
+    collectives: u64,
+    messages: u64,
+    monitored_barriers: u64,
+}
+
+impl Group {
+    /// Creates a group of the processes at `addresses`, in rank order; this process is `rank`. Every member calls it,
+    /// after all have exchanged their addresses (so none keeps the others waiting), with the same arguments but `rank`.
+    pub fn create(addresses: &[Address], rank: usize, options: GroupOptions) -> Result<Group> {
+        let engine = engine()?;
+        let environment = Environment::start()?;
+        let world_ranks = address::check(addresses, rank, environment)?;
+        engine::set_ranks_on_host(address::on_host(addresses, rank));
+        let transport = MpiTransport::create(environment, &world_ranks, address::creation_tag(&options.name))?;
+        if transport.rank() != rank || transport.size() != addresses.len() {
+            return Err(Error::Internal(format!(
+                "MPI made this process rank {} of {}, not {rank} of {}",
+                transport.rank(),
+                transport.size(),
+                addresses.len()
+            )));
+        }
+        log::info!(
+            "group \"{}\": rank {rank} of {} over {}",
+            options.name,
+            addresses.len(),
+            crate::mpi::library_version()
+        );
+        Ok(Group::over(engine, transport, options))
+    }
+
+    fn over(engine: &'static Engine, transport: MpiTransport, options: GroupOptions) -> Group {
+        let group = Group {
+            engine,
+            lane: Arc::new(Lane::new(options.name, transport.rank())),
+            transport: Arc::new(transport),
+            timeout_ms: AtomicU64::new(0),
+            issued: Mutex::default(),
+            closed: AtomicBool::new(false),
+            stray: Arc::default(),
+        };
+        group.set_timeout(options.timeout);
+        group
+    }
+
+    /// This process's rank.
+    pub fn rank(&self) -> usize {
+        self.transport.rank()
+    }
+
+    /// Number of ranks.
+    pub fn size(&self) -> usize {
+        self.transport.size()
+    }
+
+    /// How long an operation may take if its call does not say.
+    pub fn timeout(&self) -> Duration {
+        // Relaxed: a setting; later calls see it as their thread sees this one.
+        Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets [`Group::timeout`] for later calls.
+    pub fn set_timeout(&self, timeout: Duration) {
+        let ms = timeout.min(LONGEST_TIMEOUT).as_millis() as u64;
+        self.timeout_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Number of collectives issued.
+    pub fn sequence_number(&self) -> u64 {
+        self.issued.lock().unwrap_or_else(PoisonError::into_inner).collectives
+    }
+
+    /// Operations whose memory is in use.
+    pub fn pending(&self) -> usize {
+        self.lane.pending()
+    }
+
+    /// Whether an operation failed or the group was aborted.
+    pub fn has_failed(&self) -> bool {
+        self.lane.has_failed()
+    }
+
+    /// An error if an operation failed or the group was aborted or shut down, so that later calls fail.
+    pub fn check(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Argument(format!(
+                "group \"{}\" was shut down (destroy_process_group); create a new one",
+                self.lane.name()
+            )));
+        }
+        self.lane.check()
+    }
+
+    /// Checks and issues an operation on `inputs` and `outputs` (see [`Call`] for which). Never waits for a peer. After
+    /// an error nothing has moved. `waits`: the caller waits for the operation at once.
+    pub fn issue(
+        &self,
+        call: &Call,
+        inputs: &[View],
+        outputs: &[View],
+        timeout: Option<Duration>,
+        completion: Box<dyn Completion>,
+        waits: bool,
+    ) -> Result<Arc<Operation>> {
+        let engine = engine()?;
+        self.check()?;
+        check::check(call, inputs, outputs, self.rank(), self.size(), self.transport.tag_max())?;
+        let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
+        let outstanding = Arc::new(Outstanding::default());
+        // Held until the engine has the task: the order of sequence numbers is the order of execution.
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = match call {
+            Call::Send { .. } | Call::Receive { .. } => &mut issued.messages,
+            Call::MonitoredBarrier { .. } => &mut issued.monitored_barriers,
+            _ => &mut issued.collectives,
+        };
+        let sequence = *counter;
+        *counter += 1;
+        let (order, on_failure) = match call {
+            Call::Send { .. } | Call::Receive { .. } => (Order::Free, OnFailure::FailLane),
+            Call::MonitoredBarrier { .. } => (Order::Free, OnFailure::KeepLane),
+            _ => (Order::InLane, OnFailure::FailLane),
+        };
+        let limit = if matches!(call, Call::MonitoredBarrier { .. }) {
+            // It watches its own deadline, to name who is missing.
+            timeout * 2 + Duration::from_secs(10)
+        } else {
+            timeout
+        };
+        let operation = Operation::new(call.name(), self.lane.clone(), sequence, limit);
+        let schedule = schedule::schedule(self, call, inputs, outputs, &outstanding, sequence, timeout);
+        let task = Task { operation: operation.clone(), schedule, outstanding, completion, order, on_failure };
+        engine.submit(task, waits);
+        Ok(operation)
+    }
+
+    /// Drives until `operation`, of this group, is done, or for at most `limit`. Returns whether it is done.
+    pub fn wait(&self, operation: &Operation, limit: Option<Duration>) -> bool {
+        self.engine.wait(operation, limit)
+    }
+
+    /// Issues an operation and waits for its end.
+    pub fn run(&self, call: &Call, inputs: &[View], outputs: &[View]) -> Result<Outcome> {
+        let operation = self.issue(call, inputs, outputs, None, Box::new(Nobody), true)?;
+        while !self.wait(&operation, None) {}
+        match operation.result() {
+            Some(result) => result.clone(),
+            None => Err(Error::Internal(format!("{operation} ended without a result"))),
+        }
+    }
+
+    /// Ends one operation with an error, unless it ends first; its group fails with it.
+    pub fn cancel(&self, operation: &Arc<Operation>, reason: &str) {
+        let error = Error::GroupFailed { group: self.lane.name().to_owned(), cause: reason.to_owned() };
+        self.engine.end(operation.clone(), error);
+    }
+
+    /// Fails every pending operation and every later one.
+    pub fn abort(&self, reason: &str) {
+        self.engine.end_lane(&self.lane, reason);
+    }
+
+    /// Lets pending operations end, each of which has a deadline, for at most `limit`, then gives the communicators
+    /// back. Returns whether that is done; if not, call it again. Operations issued from now on fail.
+    pub fn shutdown(&self, limit: Duration) -> Result<bool> {
+        let engine = engine()?;
+        // Release pairs with the acquire in `check`.
+        self.closed.store(true, Ordering::Release);
+        if self.lane.has_failed() {
+            engine.end_lane(&self.lane, "the group was shut down");
+        } else if !engine.quiesce(&self.lane, limit) {
+            return Ok(false);
+        }
+        self.release(engine)?;
+        Ok(true)
+    }
+
+    fn release(&self, engine: &'static Engine) -> Result<()> {
+        if self.lane.has_failed() || self.lane.pending() > 0 || self.stray.load(Ordering::Relaxed) {
+            self.transport.leak();
+            return Ok(());
+        }
+        engine.exclusively(|| self.transport.free())
+    }
+}
+
+/// Nobody but the waiter is to be told.
+struct Nobody;
+
+impl Completion for Nobody {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+}
+
+impl Drop for Group {
+    /// Gives the communicators back if nothing is pending; otherwise the operations go on, and the communicators stay.
+    fn drop(&mut self) {
+        // A forked child must leave everything alone.
+        if let Some(engine) = engine::existing()
+            && let Err(error) = self.release(engine)
+        {
+            log::warn!("group \"{}\": {error}", self.lane.name());
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Memory that an operation reads and writes: views of the caller's buffers, and scratch of the engine's own.
+
+mod scratch;
+mod view;
+
+pub use scratch::Scratch;
+pub use view::View;

@@ -1,0 +1,164 @@
+//! Elements as they lie in memory, and the accumulators that they widen to.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use super::complex::Complex;
+
+/// A type that memory of any content can be read as.
+///
+/// # Safety
+/// Every bit pattern must be a valid value, and the type must have no padding.
+pub(super) unsafe trait Plain: Copy {}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        // SAFETY: a number, or two of the same type side by side: no padding, and any bits are a value.
+        unsafe impl Plain for $type {}
+    )*};
+}
+
+plain!(f16, bf16, f32, f64, Complex<f32>, Complex<f64>, u8, i8, u16, i16, u32, i32, u64, i64);
+
+// SAFETY: a `u8` in a transparent struct.
+unsafe impl Plain for Boolean {}
+
+/// An element at any address.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+pub(super) struct Unaligned<E>(pub E);
+
+/// An element that is accumulated as an `A`.
+pub(super) trait Element<A: Copy>: Plain {
+    /// Whether conversion is much faster for slices than for single elements.
+    const SLICES: bool = false;
+    /// The same value as an accumulator.
+    fn widen(self) -> A;
+    /// The accumulator as an element, rounded if need be.
+    fn narrow(accumulator: A) -> Self;
+    /// Widens elements into as many accumulators.
+    #[inline(always)]
+    fn widen_slice(elements: &[Unaligned<Self>], accumulators: &mut [A]) {
+        for (accumulator, element) in accumulators.iter_mut().zip(elements) {
+            *accumulator = element.0.widen();
+        }
+    }
+    /// Narrows accumulators to as many elements.
+    #[inline(always)]
+    fn narrow_slice(accumulators: &[A], elements: &mut [Unaligned<Self>]) {
+        for (element, accumulator) in elements.iter_mut().zip(accumulators) {
+            element.0 = Self::narrow(*accumulator);
+        }
+    }
+}
+
+/// An element is its own accumulator unless its type or the op needs a wider one.
+impl<T: Plain> Element<T> for T {
+    #[inline(always)]
+    fn widen(self) -> T {
+        self
+    }
+    #[inline(always)]
+    fn narrow(accumulator: T) -> T {
+        accumulator
+    }
+}
+
+macro_rules! widened_integer {
+    ($($wide:ty: $($type:ty),*;)*) => {$($(
+        /// For AVG: the sum needs the wide type, the average fits the narrow one again.
+        impl Element<$wide> for $type {
+            #[inline(always)]
+            fn widen(self) -> $wide {
+                <$wide>::from(self)
+            }
+            #[inline(always)]
+            fn narrow(accumulator: $wide) -> $type {
+                accumulator as $type
+            }
+        }
+    )*)*};
+}
+
+widened_integer! {
+    u64: u8, u16, u32;
+    i64: i8, i16, i32;
+    u128: u64;
+    i128: i64;
+}
+
+/// One byte, true unless zero; accumulated as 0 or 1.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Boolean(u8);
+
+impl Element<u8> for Boolean {
+    #[inline(always)]
+    fn widen(self) -> u8 {
+        u8::from(self.0 != 0)
+    }
+    #[inline(always)]
+    fn narrow(accumulator: u8) -> Boolean {
+        Boolean(accumulator)
+    }
+}
+
+/// How many float16 are aligned at a time.
+const ALIGNED: usize = 128;
+
+// `half` converts slices with the processor's instructions, if it has them. Its slices have to be aligned.
+impl Element<f32> for f16 {
+    const SLICES: bool = true;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    fn narrow(accumulator: f32) -> f16 {
+        f16::from_f32(accumulator)
+    }
+
+    fn widen_slice(elements: &[Unaligned<f16>], accumulators: &mut [f32]) {
+        let mut aligned = [f16::ZERO; ALIGNED];
+        for (elements, accumulators) in elements.chunks(ALIGNED).zip(accumulators.chunks_mut(ALIGNED)) {
+            let aligned = &mut aligned[..elements.len()];
+            for (aligned, element) in aligned.iter_mut().zip(elements) {
+                *aligned = element.0;
+            }
+            aligned.convert_to_f32_slice(accumulators);
+        }
+    }
+
+    fn narrow_slice(accumulators: &[f32], elements: &mut [Unaligned<f16>]) {
+        let mut aligned = [f16::ZERO; ALIGNED];
+        for (elements, accumulators) in elements.chunks_mut(ALIGNED).zip(accumulators.chunks(ALIGNED)) {
+            let aligned = &mut aligned[..elements.len()];
+            aligned.convert_from_f32_slice(accumulators);
+            for (element, aligned) in elements.iter_mut().zip(aligned) {
+                element.0 = *aligned;
+            }
+        }
+    }
+}
+
+// Written without branches, so that loops over it become vector instructions; `half`'s conversion branches.
+impl Element<f32> for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(accumulator: f32) -> bf16 {
+        let bits = accumulator.to_bits();
+        // Adding just under a half of the last place, and one more if that place is odd, rounds to nearest even; the
+        // carry moves up to the next power of two, or to infinity. It could turn a NaN into something else, so a NaN
+        // keeps its upper bits and becomes quiet.
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        let chosen = if accumulator.is_nan() { bits | 0x0040_0000 } else { rounded };
+        // Shifted as a signed number it fits 16 signed bits, which SSE2 can pack; it cannot pack unsigned ones.
+        bf16::from_bits((chosen.cast_signed() >> 16) as u16)
+    }
+}

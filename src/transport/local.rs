@@ -1,0 +1,133 @@
+//! Ranks in one thread, for tests of schedules: messages cross in memory, and arrive after a while.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use super::{Arrival, Channel, Request, Transport};
+use crate::error::{Error, Result};
+use crate::memory::View;
+
+type Key = (usize, usize, bool, i32);
+
+/// How many tests of any message a sent one takes to leave.
+const DELAY: u32 = 5;
+
+/// What is on its way.
+#[derive(Default)]
+pub(crate) struct Network {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Sent, but still read from the sender's memory.
+    leaving: VecDeque<Leaving>,
+    mail: HashMap<Key, VecDeque<Vec<u8>>>,
+    sends: u64,
+    sent: u64,
+}
+
+struct Leaving {
+    key: Key,
+    data: View,
+    delay: u32,
+}
+
+impl Network {
+    /// Whether every message was received.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state.lock().unwrap();
+        state.leaving.is_empty() && state.mail.values().all(VecDeque::is_empty)
+    }
+}
+
+impl State {
+    /// As in MPI, testing any message moves all of them on. Memory is read as late as possible, so that a schedule that
+    /// writes there too early is found out.
+    fn progress(&mut self) {
+        for message in &mut self.leaving {
+            message.delay = message.delay.saturating_sub(1);
+        }
+        while self.leaving.front().is_some_and(|message| message.delay == 0) {
+            let Some(message) = self.leaving.pop_front() else { break };
+            self.mail.entry(message.key).or_default().push_back(message.data.to_vec());
+            self.sent += 1;
+        }
+    }
+}
+
+/// One rank of a [`Network`].
+pub(crate) struct LocalTransport {
+    pub network: Arc<Network>,
+    pub rank: usize,
+    pub size: usize,
+}
+
+impl Transport for LocalTransport {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn tag_max(&self) -> i32 {
+        i32::MAX
+    }
+
+    fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
+        assert!(peer < self.size && peer != self.rank, "rank {} sends to {peer}", self.rank);
+        let key = (self.rank, peer, channel == Channel::Collective, tag);
+        let mut state = self.network.state.lock().unwrap();
+        state.leaving.push_back(Leaving { key, data: *data, delay: DELAY });
+        state.sends += 1;
+        Ok(Box::new(Sending { network: self.network.clone(), number: state.sends, peer, len: data.len() }))
+    }
+
+    fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
+        let key = (peer.unwrap(), self.rank, channel == Channel::Collective, tag);
+        assert!(key.0 < self.size && key.0 != self.rank, "rank {} receives from {}", self.rank, key.0);
+        Ok(Box::new(Receiving { network: self.network.clone(), key, buffer: *buffer }))
+    }
+}
+
+struct Sending {
+    network: Arc<Network>,
+    number: u64,
+    peer: usize,
+    len: usize,
+}
+
+impl Request for Sending {
+    fn test(&mut self) -> Result<Option<Arrival>> {
+        let mut state = self.network.state.lock().unwrap();
+        state.progress();
+        // Messages leave in the order in which they were sent.
+        Ok((state.sent >= self.number).then_some(Arrival { peer: self.peer, bytes: self.len as u64 }))
+    }
+
+    fn cancel(&mut self) {}
+}
+
+struct Receiving {
+    network: Arc<Network>,
+    key: Key,
+    buffer: View,
+}
+
+impl Request for Receiving {
+    fn test(&mut self) -> Result<Option<Arrival>> {
+        let mut state = self.network.state.lock().unwrap();
+        state.progress();
+        let Some(message) = state.mail.entry(self.key).or_default().pop_front() else { return Ok(None) };
+        let (received, expected) = (message.len() as u64, self.buffer.len() as u64);
+        if received != expected {
+            return Err(Error::Length { peer: self.key.0, received, expected });
+        }
+        self.buffer.write(&message);
+        Ok(Some(Arrival { peer: self.key.0, bytes: received }))
+    }
+
+    fn cancel(&mut self) {}
+}

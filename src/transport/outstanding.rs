@@ -1,0 +1,85 @@
+//! The requests of one operation, kept until each has completed: the memory that they name belongs to the transport
+//! that long, whatever becomes of the operation.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use super::{Arrival, Request};
+use crate::error::Result;
+
+/// The requests of one operation that have not completed.
+#[derive(Default)]
+pub struct Outstanding {
+    slots: Mutex<Vec<Option<Box<dyn Request>>>>,
+}
+
+impl Outstanding {
+    /// Keeps `request`; the future completes when the request does.
+    pub fn keep(self: &Arc<Self>, request: Box<dyn Request>) -> Posted {
+        let mut slots = self.lock();
+        let slot = slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            slots.push(None);
+            slots.len() - 1
+        });
+        slots[slot] = Some(request);
+        drop(slots);
+        Posted { outstanding: self.clone(), slot }
+    }
+
+    /// Asks for the memory of all requests back.
+    pub fn cancel(&self) {
+        self.lock().iter_mut().flatten().for_each(|request| request.cancel());
+    }
+
+    /// Tests all requests; true when none is left. Their results no longer matter to anybody.
+    pub fn drain(&self) -> bool {
+        let mut slots = self.lock();
+        for slot in slots.iter_mut() {
+            if let Some(request) = slot {
+                match request.test() {
+                    Ok(None) => {}
+                    Ok(Some(_)) => *slot = None,
+                    Err(error) => {
+                        log::debug!("a message of an operation that was given up: {error}");
+                        *slot = None;
+                    }
+                }
+            }
+        }
+        slots.iter().all(Option::is_none)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Box<dyn Request>>>> {
+        // A request that panicked is gone from its caller's point of view; the others are still valid.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message that has been started; await it for its end. Dropping it leaves the message under way.
+#[must_use = "a message that nobody awaits may still be under way when its memory is used again"]
+pub struct Posted {
+    outstanding: Arc<Outstanding>,
+    slot: usize,
+}
+
+impl Future for Posted {
+    type Output = Result<Arrival>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<Arrival>> {
+        let mut slots = self.outstanding.lock();
+        let Some(request) = &mut slots[self.slot] else { return Poll::Pending };
+        match request.test() {
+            Ok(None) => Poll::Pending,
+            Ok(Some(arrival)) => {
+                slots[self.slot] = None;
+                Poll::Ready(Ok(arrival))
+            }
+            Err(error) => {
+                slots[self.slot] = None;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Runs this program under the MPI's mpirun.
+
+use std::env;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Set in the environment of the ranks.
+pub const RANK_MARK: &str = "RMPI_RUST_TEST_RANK";
+
+/// One run of all tests takes seconds; more means that a rank hangs.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// The numbers of ranks that are run.
+const RANKS: [usize; 4] = [1, 2, 3, 4];
+
+pub fn all() -> ExitCode {
+    let mut failed = 0;
+    for ranks in RANKS {
+        print!("multirank with {ranks} ranks ... ");
+        match run(ranks) {
+            Ok(status) if status.success() => println!("ok"),
+            Ok(status) => {
+                failed += 1;
+                println!("FAILED ({status})");
+            }
+            Err(error) => {
+                failed += 1;
+                println!("FAILED: {error}");
+            }
+        }
+    }
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed",
+        if failed == 0 { "ok" } else { "FAILED" },
+        RANKS.len() - failed
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The mpirun beside the mpicc that the crate was built with.
+fn mpirun() -> PathBuf {
+    let beside = env::var_os("MPICC").and_then(|mpicc| Some(Path::new(&mpicc).parent()?.join("mpirun")));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("mpirun"))
+}
+
+fn run(ranks: usize) -> io::Result<ExitStatus> {
+    let mut command = Command::new(mpirun());
+    if rmpi::mpi::library_version().starts_with("Open MPI") {
+        command.arg("--oversubscribe").args(["--bind-to", "none"]);
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    }
+    command.args(["-n", &ranks.to_string()]).arg(env::current_exe()?).env(RANK_MARK, "1").stdin(Stdio::null());
+    let mut child = command.process_group(0).spawn()?;
+    wait(&mut child)
+}
+
+fn wait(child: &mut Child) -> io::Result<ExitStatus> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if start.elapsed() > TIME_LIMIT {
+            // mpirun ends its ranks on SIGTERM; the process group is its own.
+            for signal in [libc::SIGTERM, libc::SIGKILL] {
+                // SAFETY: a signal to the process group that was started above.
+                unsafe { libc::kill(-(child.id() as i32), signal) };
+                std::thread::sleep(Duration::from_secs(3));
+            }
+            child.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {TIME_LIMIT:?}")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

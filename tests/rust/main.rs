@@ -1,0 +1,16 @@
+//! Multi-rank tests of the core, with no torch. Without a launcher this program starts itself under mpirun with 1 to 4
+//! ranks, each run under a time limit; under one it is a rank and runs every test.
+
+#![allow(clippy::unwrap_used)]
+
+mod cases;
+mod launch;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::var_os(launch::RANK_MARK).is_some() {
+        return cases::run();
+    }
+    launch::all()
+}
