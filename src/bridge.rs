@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use cxx::UniquePtr;
 
-use crate::engine::{self, Completion, Operation, Outcome, panic_text};
+use crate::engine::{Completion, Operation, Outcome, panic_text};
 use crate::error::{Error, Kind, Result};
 use crate::group::{self, Address, Call, GroupOptions};
 use crate::memory::View;
-use crate::mpi::{Environment, library_version};
+use crate::mpi::library_version;
 use crate::reduce::{DataType, ReduceOp, Reduction};
 
 #[cxx::bridge(namespace = "rmpi::bridge")]
@@ -121,6 +121,8 @@ mod ffi {
     struct GroupOptions {
         /// The name that messages use.
         name: String,
+        /// What the group is for; added to the name in messages unless it is empty or "undefined".
+        description: String,
         /// How long an operation may take if its call does not say.
         timeout_ms: i64,
     }
@@ -147,7 +149,7 @@ mod ffi {
         fn world_broadcast(payload: &str, timeout_ms: i64) -> Result<String>;
 
         /// Creates a group; every member calls it once all have exchanged their addresses. `addresses[r]` is rank r's.
-        fn create_group(addresses: &[String], rank: usize, options: &GroupOptions) -> Result<Box<Group>>;
+        fn create_group(addresses: &Vec<String>, rank: usize, options: &GroupOptions) -> Result<Box<Group>>;
 
         /// Checks and issues an operation; never waits for a peer. An error means that nothing moved; `completion` is
         /// gone then, with neither `finish` nor `announce` called.
@@ -163,9 +165,9 @@ mod ffi {
         ) -> Result<Box<Request>>;
         /// Collectives issued so far.
         fn sequence_number(self: &Group) -> u64;
-        /// How long an operation may take if its call does not say.
-        fn timeout_ms(self: &Group) -> i64;
-        fn set_timeout_ms(self: &Group, timeout_ms: i64);
+        /// How long an operation may take if its call does not say, in milliseconds.
+        fn timeout(self: &Group) -> i64;
+        fn set_timeout(self: &Group, timeout_ms: i64);
         /// Fails every pending operation and every later one.
         fn abort(self: &Group, reason: &str);
         /// Lets pending operations end for at most `slice_ms`, then gives the communicators back; true: done. Call it
@@ -180,8 +182,8 @@ mod ffi {
         fn is_done(self: &Request) -> bool;
         /// The group's count of collectives (or messages) when this one was issued.
         fn sequence_number(self: &Request) -> u64;
-        /// How long the operation may take.
-        fn timeout_ms(self: &Request) -> i64;
+        /// How long the operation may take, in milliseconds.
+        fn timeout(self: &Request) -> i64;
         /// Operation, sequence number, group and rank, for messages.
         fn describe(self: &Request) -> String;
         /// Ends the operation with an error, unless it ends first; its group fails with it.
@@ -237,38 +239,37 @@ fn milliseconds(duration: Duration) -> i64 {
 
 fn local_address() -> std::result::Result<String, Thrown> {
     guard(|| {
-        // Registers the exit handler, which finalizes MPI.
-        engine::engine()?;
+        group::start()?;
         Ok(Address::local()?.to_string())
     })
 }
 
 fn world_rank() -> std::result::Result<i32, Thrown> {
-    guard(|| {
-        engine::engine()?;
-        Ok(Environment::start()?.world_rank() as i32)
-    })
+    guard(|| Ok(group::start()?.0.world_rank() as i32))
 }
 
 fn world_size() -> std::result::Result<i32, Thrown> {
-    guard(|| {
-        engine::engine()?;
-        Ok(Environment::start()?.world_size() as i32)
-    })
+    guard(|| Ok(group::start()?.0.world_size() as i32))
 }
 
 fn world_broadcast(payload: &str, timeout_ms: i64) -> std::result::Result<String, Thrown> {
     guard(|| group::world_broadcast(payload, duration(timeout_ms)))
 }
 
+// cxx passes its own vector by reference.
+#[allow(clippy::ptr_arg)]
 fn create_group(
-    addresses: &[String],
+    addresses: &Vec<String>,
     rank: usize,
     options: &ffi::GroupOptions,
 ) -> std::result::Result<Box<Group>, Thrown> {
     guard(|| {
         let addresses = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<Address>>>()?;
-        let options = GroupOptions { name: options.name.clone(), timeout: duration(options.timeout_ms) };
+        let name = match options.description.as_str() {
+            "" | "undefined" => options.name.clone(),
+            description => format!("{} ({description})", options.name),
+        };
+        let options = GroupOptions { name, timeout: duration(options.timeout_ms) };
         Ok(Box::new(Group(Arc::new(group::Group::create(&addresses, rank, options)?))))
     })
 }
@@ -309,11 +310,11 @@ impl Group {
         self.0.sequence_number()
     }
 
-    fn timeout_ms(&self) -> i64 {
+    fn timeout(&self) -> i64 {
         milliseconds(self.0.timeout())
     }
 
-    fn set_timeout_ms(&self, timeout_ms: i64) {
+    fn set_timeout(&self, timeout_ms: i64) {
         self.0.set_timeout(duration(timeout_ms));
     }
 
@@ -343,7 +344,7 @@ impl Request {
         self.operation.sequence()
     }
 
-    fn timeout_ms(&self) -> i64 {
+    fn timeout(&self) -> i64 {
         milliseconds(self.operation.timeout())
     }
 

@@ -12,7 +12,9 @@ pub use world::world_broadcast;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
 
 use crate::engine::{self, Completion, Engine, Lane, OnFailure, Operation, Order, Outcome, Task, engine};
 use crate::error::{Error, Result};
@@ -24,6 +26,9 @@ use crate::transport::{MpiTransport, Outstanding, Transport};
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Longer timeouts are taken for this one; it keeps deadlines representable.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// How long [`Group::shutdown`] lets pending operations go on.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// What may be chosen when a group is created.
 #[derive(Clone, Debug)]
@@ -40,6 +45,12 @@ impl Default for GroupOptions {
     }
 }
 
+/// MPI and the engine, in the order in which the exit handler must find them.
+pub fn start() -> Result<(&'static Environment, &'static Engine)> {
+    let environment = Environment::start()?;
+    Ok((environment, engine()?))
+}
+
 /// A group of processes that communicate. May be shared by threads: collectives run in the order in which their calls
 /// to [`Group::issue`] return, which must be the same order on every rank.
 pub struct Group {
@@ -48,7 +59,8 @@ pub struct Group {
     transport: Arc<MpiTransport>,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
-    closed: AtomicBool,
+    /// When it was shut down.
+    closed: OnceCell<Instant>,
     /// A message may still come that nobody will receive.
     stray: Arc<AtomicBool>,
 }
@@ -65,8 +77,7 @@ impl Group {
     /// Creates a group of the processes at `addresses`, in rank order; this process is `rank`. Every member calls it,
     /// after all have exchanged their addresses (so none keeps the others waiting), with the same arguments but `rank`.
     pub fn create(addresses: &[Address], rank: usize, options: GroupOptions) -> Result<Group> {
-        let engine = engine()?;
-        let environment = Environment::start()?;
+        let (environment, engine) = start()?;
         let world_ranks = address::check(addresses, rank, environment)?;
         engine::set_ranks_on_host(address::on_host(addresses, rank));
         let transport = MpiTransport::create(environment, &world_ranks, address::creation_tag(&options.name))?;
@@ -94,7 +105,7 @@ impl Group {
             transport: Arc::new(transport),
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
-            closed: AtomicBool::new(false),
+            closed: OnceCell::new(),
             stray: Arc::default(),
         };
         group.set_timeout(options.timeout);
@@ -140,7 +151,7 @@ impl Group {
 
     /// An error if an operation failed or the group was aborted or shut down, so that later calls fail.
     pub fn check(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.closed.get().is_some() {
             return Err(Error::Argument(format!(
                 "group \"{}\" was shut down (destroy_process_group); create a new one",
                 self.lane.name()
@@ -218,15 +229,19 @@ impl Group {
         self.engine.end_lane(&self.lane, reason);
     }
 
-    /// Lets pending operations end, each of which has a deadline, for at most `limit`, then gives the communicators
-    /// back. Returns whether that is done; if not, call it again. Operations issued from now on fail.
+    /// Lets pending operations end for at most `limit`, then gives the communicators back. Returns whether that is done;
+    /// if not, call it again. What is pending ten seconds after the first call ends with an error. Operations issued
+    /// from now on fail.
     pub fn shutdown(&self, limit: Duration) -> Result<bool> {
         let engine = engine()?;
-        // Release pairs with the acquire in `check`.
-        self.closed.store(true, Ordering::Release);
+        let closed = self.closed.get_or_init(Instant::now);
         if self.lane.has_failed() {
             engine.end_lane(&self.lane, "the group was shut down");
         } else if !engine.quiesce(&self.lane, limit) {
+            if closed.elapsed() > SHUTDOWN_GRACE {
+                let cause = "it was shut down (destroy_process_group) with operations pending that no peer has matched";
+                engine.end_lane(&self.lane, cause);
+            }
             return Ok(false);
         }
         self.release(engine)?;

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Address, Call, Group, GroupOptions};
-use crate::engine::engine;
+use super::{Address, Call, Group, GroupOptions, start};
 use crate::error::{Error, Result};
 use crate::memory::Scratch;
-use crate::mpi::Environment;
 use crate::transport::MpiTransport;
 
 impl Group {
     /// The group of all processes of MPI_COMM_WORLD, in that order; all of them call it. Starts MPI if nobody has.
     pub fn world(options: GroupOptions) -> Result<Group> {
-        let (engine, environment) = (engine()?, Environment::start()?);
+        let (environment, engine) = start()?;
         // MPI's calls that create a communicator block for as long as one process is missing. Meet first.
         let meeting = GroupOptions { name: format!("{} (meeting of all processes)", options.name), ..options.clone() };
         let meeting = Group::over(engine, MpiTransport::world(environment), meeting);

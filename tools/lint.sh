@@ -1,0 +1,44 @@
+#!/bin/bash
+# Checks formatting and lints, all checks even if one fails. Changes nothing.
+#
+# Environment: as in the Makefile
+set -u
+
+MAX_LINES=600
+failed=0
+
+# check NAME COMMAND...: prints the output only of a check that fails.
+check() {
+  local name=$1 output
+  shift
+  if output=$("$@" 2>&1); then
+    printf '  %-28s ok\n' "$name"
+  else
+    printf '  %-28s FAILED\n%s\n' "$name" "$output"
+    failed=1
+  fi
+}
+
+cpp_format() {
+  tools/sources.sh '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" --dry-run -Werror
+}
+
+file_sizes() {
+  local long
+  long=$(tools/sources.sh '*.rs' '*.c' '*.h' '*.cpp' '*.hpp' '*.py' '*.pyi' '*.sh' '*.cmake' '*.toml' Makefile CMakeLists.txt |
+    xargs wc -l | awk -v max="$MAX_LINES" '$2 != "total" && $1 >= max { print "  " $2 ": " $1 " lines" }')
+  if [ -n "$long" ]; then
+    printf 'a file has fewer than %d lines; these do two things, split them:\n%s\n' "$MAX_LINES" "$long"
+    return 1
+  fi
+}
+
+check "rustfmt" cmake/cargo.sh fmt --check
+check "clippy" cmake/cargo.sh clippy --all-targets -- -D warnings
+check "clippy (bridge)" cmake/cargo.sh clippy --all-targets --features bridge -- -D warnings
+check "clang-format" cpp_format
+check "ruff" "$VENV/bin/ruff" check .
+check "ruff format" "$VENV/bin/ruff" format --check .
+check "mypy" "$VENV/bin/mypy"
+check "file sizes" file_sizes
+exit "$failed"

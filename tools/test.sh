@@ -1,0 +1,35 @@
+#!/bin/bash
+# Runs tests, all the kinds that are asked for even if one fails, and says at the end which failed:
+# `test.sh [rust] [cpp] [python] [-- ARGUMENTS]`. The arguments go to the one kind that is named.
+#
+# Environment: as in the Makefile
+set -u
+
+rust() { cmake/cargo.sh test "$@"; }
+
+cpp() {
+  # The build folder is that of the installation, with the tests added.
+  "$PYTHON" tools/step.py "Building the C++ tests" "$LOGS/cpp-tests.log" -- sh -c \
+    '"$VENV/bin/cmake" -S . -B "$BUILD_DIR" -DRMPI_BUILD_TESTS=ON && "$VENV/bin/cmake" --build "$BUILD_DIR"' &&
+    "$VENV/bin/ctest" --test-dir "$BUILD_DIR" --output-on-failure --no-tests=error "$@"
+}
+
+python() { "$VENV/bin/python" -m pytest "$@"; }
+
+kinds=()
+while (($#)) && [ "$1" != -- ]; do
+  kinds+=("$1")
+  shift
+done
+shift $(($# ? 1 : 0))
+
+summary=
+failed=0
+for kind in "${kinds[@]}"; do
+  printf '\n=== %s tests ===\n\n' "$kind"
+  start=$SECONDS
+  if "$kind" "$@"; then result=passed; else result=FAILED failed=1; fi
+  summary+=$(printf '  %-8s %s in %d s' "$kind" "$result" $((SECONDS - start)))$'\n'
+done
+printf '\n=== tests ===\n\n%s' "$summary"
+exit "$failed"
