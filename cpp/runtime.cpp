@@ -21,6 +21,8 @@ std::string world_broadcast(const std::string& payload, std::chrono::millisecond
   return call_core([&] { return std::string(bridge::world_broadcast(payload, timeout.count())); });
 }
 
+void before_interpreter_ends(bool drain) { bridge::before_interpreter_ends(drain); }
+
 std::string mpi_library_version() { return std::string(bridge::mpi_library()); }
 
 std::string version() { return std::string(bridge::version()); }

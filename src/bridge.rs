@@ -189,6 +189,10 @@ mod ffi {
         /// Ends the operation with an error, unless it ends first; its group fails with it.
         fn cancel(self: &Request, reason: &str);
 
+        /// For a host with an interpreter, before that ends: with `drain` lets pending operations end for a few seconds;
+        /// from then on no completion is announced or destroyed.
+        fn before_interpreter_ends(drain: bool);
+
         /// Name and version of the MPI library; does not start MPI.
         fn mpi_library() -> String;
         /// Version of torch-rmpi.
@@ -272,6 +276,10 @@ fn create_group(
         let options = GroupOptions { name, timeout: duration(options.timeout_ms) };
         Ok(Box::new(Group(Arc::new(group::Group::create(&addresses, rank, options)?))))
     })
+}
+
+fn before_interpreter_ends(drain: bool) {
+    guard_or((), || crate::engine::before_interpreter_ends(drain));
 }
 
 fn mpi_library() -> String {

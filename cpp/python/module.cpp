@@ -32,6 +32,14 @@ void check_python_signals() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
+// Tensors and callbacks of pending operations belong to Python, and no other thread may touch them once it finalizes.
+// After an exception nobody waits for what is pending: a peer may never answer.
+void before_python_ends() {
+  const bool raised = py::hasattr(py::module_::import("sys"), "last_value");
+  const py::gil_scoped_release no_gil;
+  rmpi::before_interpreter_ends(/*drain=*/!raised);
+}
+
 c10::intrusive_ptr<Group> create(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, Milliseconds timeout,
                                  const std::string& group_name, const std::vector<std::uint64_t>& global_ranks) {
   auto options = Group::Options::create(timeout);
@@ -53,6 +61,7 @@ PYBIND11_MODULE(_C, m) {
   // Backend, Store and the exceptions are registered by torch.
   py::module_::import("torch.distributed");
   rmpi::set_interrupt_hook(check_python_signals);
+  py::module_::import("atexit").attr("register")(py::cpp_function(before_python_ends));
 
   py::class_<Group, c10d::Backend, c10::intrusive_ptr<Group>> group(m, "ProcessGroupRMPI",
                                                                     "A process group over MPI; see create().");

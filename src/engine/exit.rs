@@ -4,7 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::Once;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::mpi::{self, Environment};
 
@@ -28,26 +28,32 @@ pub(super) fn register() {
     });
 }
 
+/// For a host with an interpreter, before that ends: lets pending operations end (with `drain`, for at most the grace),
+/// and from then on runs nothing that users attached, nor destroys what they own. Operations can still be waited for.
+pub fn before_interpreter_ends(drain: bool) {
+    let Some(engine) = super::existing() else { return };
+    if drain {
+        engine.drain(GRACE);
+    }
+    // Relaxed: the background thread is joined below; other threads drive on their own account.
+    engine.leaving.store(true, Ordering::Relaxed);
+    engine.background.stop(engine);
+}
+
 extern "C" fn leave(status: c_int, _: *mut c_void) {
     // In a forked child neither exists for us.
     let (Some(engine), Some(environment)) = (super::existing(), Environment::started()) else { return };
-    engine.leaving.store(true, Ordering::Relaxed);
-    engine.background.stop(engine);
+    before_interpreter_ends(false);
     if status != 0 || !mpi::is_usable() {
         return;
     }
-    let until = Instant::now() + GRACE;
-    while engine.pending.load(Ordering::Acquire) > 0 || engine.lock().has_remains() || !engine.inbox().is_empty() {
-        if Instant::now() >= until {
-            eprintln!(
-                "torch-rmpi: this process ends while messages are still under way that no peer has matched; it leaves \
-                 without MPI_Finalize, and exits with status 1. Wait for every work, and call destroy_process_group"
-            );
-            // SAFETY: ends the process. Handlers that come later could only wait for peers that never come.
-            unsafe { libc::_exit(1) }
-        }
-        engine.try_turn();
-        std::thread::sleep(Duration::from_micros(200));
+    if !engine.drain(GRACE) {
+        eprintln!(
+            "torch-rmpi: this process ends while messages are still under way that no peer has matched; it leaves \
+             without MPI_Finalize, and exits with status 1. Wait for every work, and call destroy_process_group"
+        );
+        // SAFETY: ends the process. Handlers that come later could only wait for peers that never come.
+        unsafe { libc::_exit(1) }
     }
     if let Err(error) = environment.finalize() {
         eprintln!("torch-rmpi: {error}");

@@ -16,6 +16,7 @@ mod progress;
 mod task;
 
 pub(crate) use backoff::set_ranks_on_host;
+pub use exit::before_interpreter_ends;
 pub use lane::Lane;
 pub use operation::{Operation, Outcome};
 pub(crate) use task::panic_text;
@@ -161,6 +162,24 @@ impl Engine {
         true
     }
 
+    /// Drives until nothing is pending and all memory has come back, or for at most `limit`. Returns whether that is so.
+    fn drain(&'static self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut backoff = Backoff::background();
+        // Acquire: see `tell`.
+        while self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty() || self.lock().has_remains() {
+            let seen = self.bell.listen();
+            if self.try_turn() == Some(true) {
+                backoff.reset();
+            } else if Instant::now() >= until {
+                return false;
+            } else {
+                backoff.pause(&self.bell, seen, None);
+            }
+        }
+        true
+    }
+
     /// Runs `call`, which uses MPI directly, with no other thread inside MPI on behalf of the engine.
     pub fn exclusively<T>(&self, call: impl FnOnce() -> T) -> T {
         let _progress = self.lock();
@@ -209,6 +228,7 @@ impl Engine {
         if self.leaving.load(Ordering::Relaxed) {
             // Callbacks and tensors may belong to an interpreter that is gone.
             std::mem::forget((completion, leftover));
+            operation.lane().leave();
             return;
         }
         completion.announce();
