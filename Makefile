@@ -69,7 +69,7 @@ fmt: $(STATE)/environment $(STATE)/dev
 	@tools/format.sh
 
 docs: $(STATE)/environment
-	@RUSTDOCFLAGS="-D warnings" cmake/cargo.sh doc --no-deps
+	@RUSTDOCFLAGS="-D warnings" cmake/cargo.sh doc --no-deps --features bridge
 	@echo "Open $(BUILD)/cargo-$(MPI)/doc/rmpi/index.html"
 
 clean:

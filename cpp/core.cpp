@@ -37,6 +37,8 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
                                             std::move(launch.results));
   if (batch) batch->join_batch(*work);
   launch.call.waits = !launch.async_op && !batch;
+  // The caller drives the operation itself, so no thread has to be woken for it.
+  launch.call.waits = !batch && !launch.async_op;
   try {
     work->set_request(call_core([&] {
       return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs),

@@ -90,6 +90,8 @@ int main(int argc, char** argv) {
       if (context.rank() == 0) std::cout << test_case.suite << "." << test_case.name << std::endl;
       try {
         test_case.body(context);
+      } catch (const c10::Error& error) {
+        test::fail(test_case.name.c_str(), 0, error.what_without_backtrace());
       } catch (const std::exception& error) {
         test::fail(test_case.name.c_str(), 0, error.what());
       }

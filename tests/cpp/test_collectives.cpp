@@ -24,9 +24,10 @@ const std::vector<at::ScalarType>& moving_dtypes() {
 
 RMPI_TEST(collectives, broadcast) {
   const auto group = context.make_group();
+  const std::vector<std::vector<std::int64_t>> shapes{{7, 3}, {}, {0}};
   for (const auto dtype : moving_dtypes()) {
     for (int root = 0; root < context.size(); ++root) {
-      for (const at::IntArrayRef shape : {at::IntArrayRef{7, 3}, at::IntArrayRef{}, at::IntArrayRef{0}}) {
+      for (const auto& shape : shapes) {
         Tensors tensors{sample(context.rank(), shape, dtype)};
         c10d::BroadcastOptions options;
         options.rootRank = root;

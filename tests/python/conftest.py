@@ -1,6 +1,7 @@
 """Makes pytest items of multi-rank tests: one for each function and number of ranks. See multirank.py."""
 
 import os
+import signal
 
 import pytest
 from launches import Launches
@@ -63,6 +64,11 @@ def pytest_collection_finish(session):
         if isinstance(item, MultirankItem) and not item.get_closest_marker("skip"):
             planned.setdefault(item.size, []).append(item)
     session.stash[LAUNCHES] = Launches(planned)
+
+
+def pytest_sessionstart():
+    # Whoever ends pytest by SIGTERM, as `timeout` does, ends the ranks too: Ctrl-C reaches pytest_sessionfinish.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session):

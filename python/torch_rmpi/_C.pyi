@@ -1,0 +1,48 @@
+"""The compiled part of torch_rmpi."""
+
+from datetime import timedelta
+
+from torch._C._distributed_c10d import Backend, Store
+
+class Options(Backend.Options):
+    """Options of a group."""
+
+    timeout: timedelta
+    group_name: str
+    def __init__(self, timeout: timedelta = ...) -> None: ...
+
+class ProcessGroupRMPI(Backend):
+    """A process group over MPI; see `create`."""
+
+    Options: type[Options]
+
+def create(
+    store: Store,
+    rank: int,
+    size: int,
+    timeout: timedelta,
+    group_name: str,
+    global_ranks: list[int],
+) -> ProcessGroupRMPI:
+    """Create a group; every member calls it with a store that all share.
+
+    Raises DistBackendError, naming the ranks that are missing, when they have not all come within the timeout.
+    """
+
+def world_rank() -> int:
+    """Return this process's rank in the MPI world. Starts MPI when nobody has."""
+
+def world_size() -> int:
+    """Return the number of processes in the MPI world. Starts MPI when nobody has."""
+
+def world_broadcast(payload: str, timeout_ms: int) -> str:
+    """Return rank 0's payload on every rank. Collective over the MPI world."""
+
+def keep_alive(store: Store) -> None:
+    """Keep a store until the process ends."""
+
+def mpi_library_version() -> str:
+    """Return what the MPI library says of itself. Does not start MPI."""
+
+def version() -> str:
+    """Return the version of torch-rmpi."""
