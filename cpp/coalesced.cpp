@@ -20,29 +20,30 @@ WorkPtr ProcessGroupRMPI::allreduce_coalesced(std::vector<at::Tensor>& tensors,
   for (const auto& tensor : tensors) check.output("a tensor", tensor);
   const auto op = reduction("all_reduce_coalesced", opts.reduceOp);
 
-  return core_->coalesce(
-      OpType::ALLREDUCE_COALESCED, "rmpi:all_reduce", tensors, opts.asyncOp, [&](const Batch& batch) {
-        for (const auto& tensor : tensors) {
-          Launch launch(Operation::AllReduce, OpType::ALLREDUCE, nullptr, opts.timeout, true);
-          launch.batch = batch;
-          launch.call.dtype = data_type(tensor);
-          launch.set_reduction(op);
-          launch.results = {tensor};
-          const auto region = write_region(launch.staging.in_place(tensor));
-          launch.inputs.push_back(region);
-          launch.outputs.push_back(region);
-          core_->issue(std::move(launch));
-        }
-      });
+  return core_->coalesce(OpType::ALLREDUCE_COALESCED, "rmpi:all_reduce", tensors, opts.asyncOp,
+                         [&](const Batch& batch) {
+                           for (const auto& tensor : tensors) {
+                             Launch launch(Operation::AllReduce, OpType::ALLREDUCE, nullptr, opts.timeout, true);
+                             launch.batch = batch;
+                             launch.call.dtype = data_type(tensor);
+                             launch.set_reduction(op);
+                             launch.results = {tensor};
+                             const auto region = write_region(launch.staging.in_place(tensor));
+                             launch.inputs.push_back(region);
+                             launch.outputs.push_back(region);
+                             core_->issue(std::move(launch));
+                           }
+                         });
 }
 
 WorkPtr ProcessGroupRMPI::allgather_coalesced(std::vector<std::vector<at::Tensor>>& output_lists,
                                               std::vector<at::Tensor>& inputs, const c10d::AllgatherOptions& opts) {
   // output_lists[rank][index] receives that rank's inputs[index].
   const auto check = core_->check("all_gather_coalesced");
-  TORCH_CHECK_VALUE(output_lists.size() == static_cast<std::size_t>(size_), "rmpi: all_gather_coalesced: there must be "
-                    "one output list for each of the ", size_, " ranks of the group, but there are ",
-                    output_lists.size(), ".");
+  TORCH_CHECK_VALUE(output_lists.size() == static_cast<std::size_t>(size_),
+                    "rmpi: all_gather_coalesced: there must be "
+                    "one output list for each of the ",
+                    size_, " ranks of the group, but there are ", output_lists.size(), ".");
   for (const auto& input : inputs) check.input("an input", input);
   for (const auto& outputs : output_lists) {
     check.same_length("the input list", inputs.size(), "each output list", outputs.size());
@@ -55,20 +56,19 @@ WorkPtr ProcessGroupRMPI::allgather_coalesced(std::vector<std::vector<at::Tensor
     check.same_shape("this rank's output", output_lists[rank_][index], "its input", inputs[index]);
   }
 
-  return core_->coalesce(
-      OpType::ALLGATHER_COALESCED, "rmpi:all_gather", inputs, opts.asyncOp, [&](const Batch& batch) {
-        for (const auto index : c10::irange(inputs.size())) {
-          Launch launch(Operation::AllGather, OpType::ALLGATHER, nullptr, opts.timeout, true);
-          launch.batch = batch;
-          launch.call.dtype = data_type(inputs[index]);
-          launch.inputs.push_back(read_region(launch.staging.input(inputs[index])));
-          for (const auto& outputs : output_lists) {
-            launch.results.push_back(outputs[index]);
-            launch.outputs.push_back(write_region(launch.staging.output(outputs[index])));
-          }
-          core_->issue(std::move(launch));
-        }
-      });
+  return core_->coalesce(OpType::ALLGATHER_COALESCED, "rmpi:all_gather", inputs, opts.asyncOp, [&](const Batch& batch) {
+    for (const auto index : c10::irange(inputs.size())) {
+      Launch launch(Operation::AllGather, OpType::ALLGATHER, nullptr, opts.timeout, true);
+      launch.batch = batch;
+      launch.call.dtype = data_type(inputs[index]);
+      launch.inputs.push_back(read_region(launch.staging.input(inputs[index])));
+      for (const auto& outputs : output_lists) {
+        launch.results.push_back(outputs[index]);
+        launch.outputs.push_back(write_region(launch.staging.output(outputs[index])));
+      }
+      core_->issue(std::move(launch));
+    }
+  });
 }
 
 WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE_COALESCED(std::vector<at::Tensor>& outputs,

@@ -33,12 +33,10 @@ ProcessGroupRMPI::Core::Core(rust::Box<bridge::Group> group, int rank, int size)
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
   owner.check(launch.title != nullptr ? launch.title : "a process group operation");
   const auto batch = launch.batch ? std::move(launch.batch) : open_batch();
-  auto work = c10::make_intrusive<WorkRMPI>(rank, launch.type, launch.title, launch.profiled,
-                                            std::move(launch.results));
+  auto work =
+      c10::make_intrusive<WorkRMPI>(rank, launch.type, launch.title, launch.profiled, std::move(launch.results));
   if (batch) batch->join_batch(*work);
   launch.call.waits = !launch.async_op && !batch;
-  // The caller drives the operation itself, so no thread has to be woken for it.
-  launch.call.waits = !batch && !launch.async_op;
   try {
     work->set_request(call_core([&] {
       return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs),

@@ -18,10 +18,11 @@ class ForkGuard {
   /// Throws DistBackendError in a forked child.
   void check(const char* operation) const {
     if (C10_UNLIKELY(!in_owner())) {
-      C10_THROW_ERROR(DistBackendError,
-                      c10::str("rmpi: ", operation, " called in process ", getpid(), ", which was forked from process ",
-                               owner_, " that created the process group. MPI cannot be used after a fork: call it in "
-                               "the parent, or start the workers with the \"spawn\" method."));
+      C10_THROW_ERROR(
+          DistBackendError,
+          c10::str("rmpi: ", operation, " called in process ", getpid(), ", which was forked from process ", owner_,
+                   " that created the process group. MPI cannot be used after a fork: call it in "
+                   "the parent, or start the workers with the \"spawn\" method."));
     }
   }
 

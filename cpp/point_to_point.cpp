@@ -55,8 +55,7 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::recv(std::vector<at::Tensor>& t
 
 c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::recvAnysource(std::vector<at::Tensor>& tensors, int tag) {
   const auto check = core_->check("recv from any source");
-  return core_->issue(
-      receive(check, tensors, kAnySource, tag, c10d::OpType::RECVANYSOURCE, "rmpi:recvAnySource"));
+  return core_->issue(receive(check, tensors, kAnySource, tag, c10d::OpType::RECVANYSOURCE, "rmpi:recvAnySource"));
 }
 
 }  // namespace rmpi

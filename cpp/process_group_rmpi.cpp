@@ -24,8 +24,7 @@ rust::Box<bridge::Group> create_group(c10d::Store& store, int rank, int size,
 
 }  // namespace
 
-ProcessGroupRMPI::Options::Options(std::chrono::milliseconds timeout)
-    : c10d::Backend::Options(kBackendName, timeout) {}
+ProcessGroupRMPI::Options::Options(std::chrono::milliseconds timeout) : c10d::Backend::Options(kBackendName, timeout) {}
 
 c10::intrusive_ptr<ProcessGroupRMPI::Options> ProcessGroupRMPI::Options::create(std::chrono::milliseconds timeout) {
   return c10::make_intrusive<Options>(timeout);

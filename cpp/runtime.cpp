@@ -1,11 +1,17 @@
 // The process-wide functions of process_group_rmpi.hpp.
 #include <chrono>
+#include <cstdint>
+#include <future>
+#include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include <torch-rmpi/src/bridge.rs.h>
 #include <torch_rmpi/process_group_rmpi.hpp>
 
 #include "errors.hpp"
+#include "interrupt.hpp"
 
 namespace rmpi {
 
@@ -18,7 +24,19 @@ int world_size() {
 }
 
 std::string world_broadcast(const std::string& payload, std::chrono::milliseconds timeout) {
-  return call_core([&] { return std::string(bridge::world_broadcast(payload, timeout.count())); });
+  // The thread that asks is the one that starts MPI.
+  world_rank();
+  // The core's call blocks until its deadline. A thread of its own makes it, so that this one can be interrupted; the
+  // thread then ends by itself.
+  std::packaged_task<std::string()> task([payload, timeout] {
+    return call_core([&] { return std::string(bridge::world_broadcast(payload, timeout.count())); });
+  });
+  auto received = task.get_future();
+  std::thread(std::move(task)).detach();
+  wait_in_slices(std::nullopt, [&](std::uint64_t slice) {
+    return received.wait_for(std::chrono::milliseconds(slice)) == std::future_status::ready;
+  });
+  return received.get();
 }
 
 void before_interpreter_ends(bool drain) { bridge::before_interpreter_ends(drain); }

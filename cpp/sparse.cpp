@@ -78,7 +78,7 @@ void add_up(const at::Tensor& tensor, const std::vector<Entries>& entries) {
     values.push_back(part.values(tensor.scalar_type()));
   }
   // Entries at the same place add up when the tensor is coalesced.
-  tensor.copy_(at::sparse_coo_tensor(at::cat(indices, 1), at::cat(values, 0), tensor.sizes()).coalesce());
+  tensor.copy_(at::_sparse_coo_tensor_unsafe(at::cat(indices, 1), at::cat(values, 0), tensor.sizes()).coalesce());
 }
 
 }  // namespace
@@ -88,8 +88,9 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::allreduce_sparse(std::vector<at
   const auto check = core_->check("sparse all_reduce");
   const auto& tensor = check.single("tensors", tensors);
   check.sparse("the tensor", tensor);
-  TORCH_CHECK_VALUE(tensor.dim() <= static_cast<std::int64_t>(kMaxDimensions), "rmpi: sparse all_reduce: the tensor has ",
-                    tensor.dim(), " dimensions; at most ", kMaxDimensions, " are supported.");
+  TORCH_CHECK_VALUE(tensor.dim() <= static_cast<std::int64_t>(kMaxDimensions),
+                    "rmpi: sparse all_reduce: the tensor has ", tensor.dim(), " dimensions; at most ", kMaxDimensions,
+                    " are supported.");
   TORCH_CHECK_TYPE(opts.reduceOp.op_ == c10d::ReduceOp::SUM,
                    "rmpi: sparse all_reduce: only SUM is defined for sparse tensors; convert with .to_dense().");
 

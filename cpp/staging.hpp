@@ -25,7 +25,8 @@ class Staging {
   /// The same with the values of `tensor` in it.
   at::Tensor in_place(const at::Tensor& tensor);
 
-  /// Copies what was received into the caller's non-contiguous tensors. Runs on whichever thread finishes the operation.
+  /// Copies what was received into the caller's non-contiguous tensors. Runs on whichever thread finishes the
+  /// operation.
   void copy_back();
 
  private:

@@ -55,11 +55,12 @@ rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string
   if (!complete) {
     const auto missing = missing_ranks(store, keys);
     if (!missing.empty()) {
-      C10_THROW_ERROR(DistBackendError,
-                      c10::str("rmpi: creating group \"", group_name, "\" of ", size, " ranks: rank ", rank, " waited ",
-                               timeout.count(), " ms and ran into the timeout because these ranks have not come: ",
-                               missing, ". Every member must create the group; if one is just slow, give a longer "
-                               "timeout to init_process_group or new_group."));
+      C10_THROW_ERROR(
+          DistBackendError,
+          c10::str("rmpi: creating group \"", group_name, "\" of ", size, " ranks: rank ", rank, " waited ",
+                   timeout.count(), " ms and ran into the timeout because these ranks have not come: ", missing,
+                   ". Every member must create the group; if one is just slow, give a longer "
+                   "timeout to init_process_group or new_group."));
     }
   }
 

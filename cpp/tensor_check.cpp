@@ -55,8 +55,8 @@ double premul_factor(const char* operation, const c10d::ReduceOp& op) {
                     ": PREMUL_SUM needs a factor; make the op with torch.distributed._make_nccl_premul_sum(factor).");
   if (!supplement->tensor_factor.defined()) return supplement->double_factor;
   TORCH_CHECK_VALUE(supplement->tensor_factor.numel() == 1, "rmpi: ", operation,
-                    ": the factor of PREMUL_SUM must have one element, but it has ",
-                    supplement->tensor_factor.numel(), ".");
+                    ": the factor of PREMUL_SUM must have one element, but it has ", supplement->tensor_factor.numel(),
+                    ".");
   TORCH_CHECK_TYPE(!supplement->tensor_factor.is_complex(), "rmpi: ", operation,
                    ": the factor of PREMUL_SUM must be real, but it is ", supplement->tensor_factor.scalar_type(), ".");
   return supplement->tensor_factor.item().toDouble();
@@ -91,7 +91,8 @@ Reduction reduction(const char* operation, const c10d::ReduceOp& op) {
 }
 
 void Check::cpu(const char* argument, const at::Tensor& tensor) const {
-  TORCH_CHECK_VALUE(tensor.defined(), "rmpi: ", operation_, ": ", argument, " is an undefined tensor (None in Python).");
+  TORCH_CHECK_VALUE(tensor.defined(), "rmpi: ", operation_, ": ", argument,
+                    " is an undefined tensor (None in Python).");
   TORCH_CHECK_VALUE(tensor.device().is_cpu(), "rmpi: ", operation_, ": ", argument, " is on device ", tensor.device(),
                     ", but rmpi handles CPU tensors. Move it with .cpu(), or give the group a backend for that device, "
                     "for example init_process_group(\"cpu:rmpi,cuda:nccl\").");
@@ -116,15 +117,19 @@ void Check::output(const char* argument, const at::Tensor& tensor) const {
 }
 
 const at::Tensor& Check::single(const char* argument, const std::vector<at::Tensor>& tensors) const {
-  TORCH_CHECK_VALUE(tensors.size() == 1, "rmpi: ", operation_, ": ", argument, " must hold exactly one tensor, but it "
-                    "holds ", tensors.size(), ".");
+  TORCH_CHECK_VALUE(tensors.size() == 1, "rmpi: ", operation_, ": ", argument,
+                    " must hold exactly one tensor, but it "
+                    "holds ",
+                    tensors.size(), ".");
   return tensors.front();
 }
 
 const std::vector<at::Tensor>& Check::single_list(const char* argument,
                                                   const std::vector<std::vector<at::Tensor>>& lists) const {
-  TORCH_CHECK_VALUE(lists.size() == 1, "rmpi: ", operation_, ": ", argument, " must hold exactly one list of tensors, "
-                    "but it holds ", lists.size(), ".");
+  TORCH_CHECK_VALUE(lists.size() == 1, "rmpi: ", operation_, ": ", argument,
+                    " must hold exactly one list of tensors, "
+                    "but it holds ",
+                    lists.size(), ".");
   one_per_rank(argument, lists.front());
   return lists.front();
 }
@@ -213,7 +218,8 @@ c10::SmallVector<std::size_t, 8> Check::splits(const char* argument, const std::
 
 void Check::same_own_part(std::size_t input_bytes, std::size_t output_bytes) const {
   TORCH_CHECK_VALUE(input_bytes == output_bytes, "rmpi: ", operation_, ": rank ", rank_, " sends itself ", input_bytes,
-                    " bytes but expects ", output_bytes, " bytes from itself; the input's and the output's part of "
+                    " bytes but expects ", output_bytes,
+                    " bytes from itself; the input's and the output's part of "
                     "this rank must be the same size.");
 }
 

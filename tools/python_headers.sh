@@ -28,7 +28,7 @@ if ! { apt update && apt download "$package" && dpkg-deb -x "$folder/archives/$p
   echo "torch-rmpi: $include/Python.h is missing; install it with: sudo apt-get install -y python$version-dev" >&2
   exit 1
 fi
-rm -rf "$folder/lists" "$folder/archives"
+rm -rf "$folder/lists" "$folder/archives" "$folder/usr/lib" "$folder/usr/share"
 # Debian's pyconfig.h includes <ARCHITECTURE/pythonX.Y/pyconfig.h>; make that resolve from this folder alone.
 for architecture in "$folder"/usr/include/*-linux-gnu*; do
   ln -sfn "../$(basename "$architecture")" "$unpacked/$(basename "$architecture")"

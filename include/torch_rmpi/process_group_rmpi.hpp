@@ -152,8 +152,8 @@ RMPI_API int world_size();
 /// Rank 0's `payload` on every rank. Collective over the MPI world; DistBackendError after `timeout`.
 RMPI_API std::string world_broadcast(const std::string& payload, std::chrono::milliseconds timeout);
 /// For a host with an interpreter, before that ends: with `drain`, lets pending operations end for a few seconds. From
-/// then on no callback runs and no tensor is destroyed, as either may belong to the interpreter. Operations can still be
-/// waited for.
+/// then on no callback runs and no tensor is destroyed, as either may belong to the interpreter. Operations can still
+/// be waited for.
 RMPI_API void before_interpreter_ends(bool drain);
 
 /// What the MPI library says of itself (MPI_Get_library_version). Does not start MPI.

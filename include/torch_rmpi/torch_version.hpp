@@ -1,5 +1,5 @@
-// What differs between the PyTorch releases that torch-rmpi supports (2.13 to 2.15). This is the one place that looks at
-// the version; PyTorch's own feature macros are not precise enough.
+// What differs between the PyTorch releases that torch-rmpi supports (2.13 to 2.15). This is the one place that looks
+// at the version; PyTorch's own feature macros are not precise enough.
 #pragma once
 
 #include <torch/headeronly/version.h>

@@ -11,6 +11,7 @@ use crate::mpi::{self, Environment};
 /// How long a process that ends in good order goes on with operations that nobody waited for.
 const GRACE: Duration = Duration::from_secs(5);
 
+// SAFETY: the declaration is that of glibc's stdlib.h.
 unsafe extern "C" {
     /// glibc: like atexit, but the handler learns the exit status. That status is the only thing that tells a script
     /// that raised from one that has ended.

@@ -60,7 +60,8 @@ bool same(const at::Tensor& actual, const at::Tensor& expected) {
 
 std::string show(const at::Tensor& tensor) {
   std::ostringstream text;
-  text << tensor.scalar_type() << " " << tensor.sizes() << " " << tensor.to(at::kComplexDouble).flatten().slice(0, 0, 20);
+  text << tensor.scalar_type() << " " << tensor.sizes() << " "
+       << tensor.to(at::kComplexDouble).flatten().slice(0, 0, 20);
   return text.str();
 }
 

@@ -57,38 +57,39 @@ double sample_value(int rank, std::int64_t index);
 
 }  // namespace test
 
-#define RMPI_TEST(suite, name)                                                 \
-  static void suite##_##name(const test::Context& context);                    \
+#define RMPI_TEST(suite, name)                                                            \
+  static void suite##_##name(const test::Context& context);                               \
   static const test::Register suite##_##name##_registered(#suite, #name, suite##_##name); \
   static void suite##_##name([[maybe_unused]] const test::Context& context)
 
-#define CHECK_TRUE(condition, ...)                                                          \
-  do {                                                                                      \
+#define CHECK_TRUE(condition, ...)                                                              \
+  do {                                                                                          \
     if (!(condition)) test::fail(__FILE__, __LINE__, c10::str(#condition, " ", ##__VA_ARGS__)); \
   } while (false)
 
-#define CHECK_SAME(actual, expected, ...)                                                                        \
-  do {                                                                                                           \
-    const at::Tensor actual_ = (actual);                                                                         \
-    const at::Tensor expected_ = (expected);                                                                     \
-    if (!test::same(actual_, expected_)) {                                                                       \
-      test::fail(__FILE__, __LINE__,                                                                             \
-                 c10::str(#actual, " is ", test::show(actual_), ", expected ", test::show(expected_), " ", ##__VA_ARGS__)); \
-    }                                                                                                            \
+#define CHECK_SAME(actual, expected, ...)                                                                            \
+  do {                                                                                                               \
+    const at::Tensor actual_ = (actual);                                                                             \
+    const at::Tensor expected_ = (expected);                                                                         \
+    if (!test::same(actual_, expected_)) {                                                                           \
+      test::fail(                                                                                                    \
+          __FILE__, __LINE__,                                                                                        \
+          c10::str(#actual, " is ", test::show(actual_), ", expected ", test::show(expected_), " ", ##__VA_ARGS__)); \
+    }                                                                                                                \
   } while (false)
 
 /// The statement throws exactly this class, with this text in the message.
-#define CHECK_THROWS(Exception, text, statement)                                                          \
-  do {                                                                                                    \
-    bool thrown_ = false;                                                                                 \
-    try {                                                                                                 \
-      statement;                                                                                          \
-    } catch (const Exception& error_) {                                                                   \
-      thrown_ = true;                                                                                     \
-      const std::string what_ = error_.what_without_backtrace();                                          \
-      if (what_.find(text) == std::string::npos) {                                                        \
-        test::fail(__FILE__, __LINE__, c10::str("the message lacks \"", text, "\": ", what_));            \
-      }                                                                                                   \
-    }                                                                                                     \
-    if (!thrown_) test::fail(__FILE__, __LINE__, #statement " did not throw " #Exception);                \
+#define CHECK_THROWS(Exception, text, statement)                                               \
+  do {                                                                                         \
+    bool thrown_ = false;                                                                      \
+    try {                                                                                      \
+      statement;                                                                               \
+    } catch (const Exception& error_) {                                                        \
+      thrown_ = true;                                                                          \
+      const std::string what_ = error_.what_without_backtrace();                               \
+      if (what_.find(text) == std::string::npos) {                                             \
+        test::fail(__FILE__, __LINE__, c10::str("the message lacks \"", text, "\": ", what_)); \
+      }                                                                                        \
+    }                                                                                          \
+    if (!thrown_) test::fail(__FILE__, __LINE__, #statement " did not throw " #Exception);     \
   } while (false)

@@ -67,8 +67,7 @@ RMPI_TEST(arguments, splits) {
   auto scalar = at::ones({});
   CHECK_THROWS(c10::ValueError, "dimension", group->TORCH_RMPI_ALL_TO_ALL_SINGLE(output, scalar, even, even));
   std::vector<int64_t> wrong_count(size + 1, 0);
-  CHECK_THROWS(c10::ValueError, "split sizes",
-               group->TORCH_RMPI_ALL_TO_ALL_SINGLE(output, output, even, wrong_count));
+  CHECK_THROWS(c10::ValueError, "split sizes", group->TORCH_RMPI_ALL_TO_ALL_SINGLE(output, output, even, wrong_count));
   std::vector<int64_t> wrong_sum(size, 2);
   CHECK_THROWS(c10::ValueError, "add up", group->TORCH_RMPI_ALL_TO_ALL_SINGLE(output, output, wrong_sum, even));
   std::vector<int64_t> negative(size, -1);

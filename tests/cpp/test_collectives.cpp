@@ -14,9 +14,9 @@ Tensors samples(int size, at::IntArrayRef shape, at::ScalarType dtype) {
 
 const std::vector<at::ScalarType>& moving_dtypes() {
   static const std::vector<at::ScalarType> dtypes{
-      at::kHalf, at::kBFloat16, at::kFloat,  at::kDouble, at::kComplexHalf, at::kComplexFloat, at::kComplexDouble,
-      at::kByte, at::kChar,     at::kUInt16, at::kShort,  at::kUInt32,      at::kInt,          at::kUInt64,
-      at::kLong, at::kBool,     at::kFloat8_e4m3fn,       at::kFloat8_e5m2};
+      at::kHalf,          at::kBFloat16, at::kFloat, at::kDouble, at::kComplexHalf,   at::kComplexFloat,
+      at::kComplexDouble, at::kByte,     at::kChar,  at::kUInt16, at::kShort,         at::kUInt32,
+      at::kInt,           at::kUInt64,   at::kLong,  at::kBool,   at::kFloat8_e4m3fn, at::kFloat8_e5m2};
   return dtypes;
 }
 

@@ -44,8 +44,8 @@ RMPI_TEST(life_cycle, subgroups_in_reverse_order) {
   const auto store = context.make_store();
   const auto world = context.make_group();
   const int rank = context.size() - 1 - context.rank();
-  const auto reversed = c10::make_intrusive<Group>(c10::make_intrusive<c10d::PrefixStore>("reversed", store), rank,
-                                                   context.size());
+  const auto reversed =
+      c10::make_intrusive<Group>(c10::make_intrusive<c10d::PrefixStore>("reversed", store), rank, context.size());
   Tensors tensors{at::full({1}, context.rank())};
   reversed->broadcast(tensors)->wait();
   CHECK_SAME(tensors[0], at::full({1}, context.size() - 1));

@@ -49,9 +49,9 @@ bool defined_for(ReduceOp::RedOpType op, at::ScalarType dtype) {
   return c10::isComplexType(dtype) ? op == ReduceOp::SUM || op == ReduceOp::PRODUCT : true;
 }
 
-const std::vector<at::ScalarType> kDtypes{at::kHalf,   at::kBFloat16, at::kFloat,  at::kDouble, at::kComplexFloat,
-                                          at::kComplexDouble, at::kByte, at::kChar, at::kUInt16, at::kShort,
-                                          at::kUInt32, at::kInt,      at::kUInt64, at::kLong};
+const std::vector<at::ScalarType> kDtypes{
+    at::kHalf, at::kBFloat16, at::kFloat, at::kDouble, at::kComplexFloat, at::kComplexDouble, at::kByte,
+    at::kChar, at::kUInt16,   at::kShort, at::kUInt32, at::kInt,          at::kUInt64,        at::kLong};
 const std::vector<ReduceOp::RedOpType> kOps{ReduceOp::SUM, ReduceOp::AVG,  ReduceOp::PRODUCT, ReduceOp::MIN,
                                             ReduceOp::MAX, ReduceOp::BAND, ReduceOp::BOR,     ReduceOp::BXOR};
 

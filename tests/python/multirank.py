@@ -53,8 +53,15 @@ class Context:
         self.backend = backend
         self._exchanges = 0
         self._groups = []
+        self._align_group_names()
         # A group of all ranks that only this test uses.
         self.group = self.new_group()
+
+    def _align_group_names(self):
+        """torch names groups by a counter, which differs between ranks once only some of them created a group."""
+        from torch.distributed.distributed_c10d import _world
+
+        _world.group_count = max(self.exchange(_world.group_count))
 
     def new_group(self, ranks=None, timeout=OPERATION_TIMEOUT, **options):
         """`dist.new_group`, destroyed after the test."""

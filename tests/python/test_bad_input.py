@@ -170,5 +170,5 @@ def test_memory_that_overlaps(ctx):
 @multirank(2, 4, gloo=False)
 def test_sparse_with_another_op(ctx):
     error = refused(ctx, BAD_TENSOR, dist.all_reduce, torch.eye(3).to_sparse(), dist.ReduceOp.MAX, group=ctx.group)
-    assert "MAX" in str(error)
+    assert "sparse" in str(error)
     still_works(ctx)

@@ -46,7 +46,7 @@ def test_start_and_end_with_collectives(ctx):
     summand, moved = given(ctx.rank, 100), any_bits(torch.int32, 100, ctx.rank)
     with manager_of(ctx, CPU) as manager:
         ctx.group.allreduce([summand])
-        ctx.group.broadcast([moved], 1)
+        ctx.group.broadcast(moved, root=1)
     manager.wait()
     assert torch.equal(summand, summed(ctx, 100))
     assert_same_bits(moved, any_bits(torch.int32, 100, 1))

@@ -99,7 +99,7 @@ def test_device_mesh(ctx):
     assert total(columns, ctx.rank) == sum(range(first, first + width))
 
 
-@multirank(2, 4)
+@multirank(2)
 def test_functional_collectives_on_a_mesh(ctx):
     import torch.distributed._functional_collectives as functional
 
