@@ -11,10 +11,12 @@
 namespace rmpi {
 namespace {
 
-rust::Box<bridge::Group> create_group(c10d::Store& store, int rank, int size,
+rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                       const ProcessGroupRMPI::Options& options) {
+  // MPI_Init may wait for every process of the job, and knows no timeout.
+  meet(store, rank, size, options.timeout, options.group_name);
   const auto address = call_core([] { return std::string(bridge::local_address()); });
-  const auto addresses = exchange_addresses(store, address, rank, size, options.timeout, options.group_name);
+  const auto addresses = exchange_addresses(*store, address, rank, size, options.timeout, options.group_name);
   bridge::GroupOptions group_options;
   group_options.name = rust::String::lossy(options.group_name);
   group_options.description = rust::String::lossy(options.group_desc);
@@ -41,7 +43,7 @@ ProcessGroupRMPI::ProcessGroupRMPI(const c10::intrusive_ptr<c10d::Store>& store,
   TORCH_CHECK_VALUE(options_ != nullptr, "rmpi: creating a group needs options, but they are null.");
   TORCH_CHECK_VALUE(size > 0 && rank >= 0 && rank < size, "rmpi: creating a group with rank ", rank, " of ", size,
                     "; a rank is 0 or greater and less than the size.");
-  core_ = std::make_unique<Core>(create_group(*store, rank, size, *options_), rank, size);
+  core_ = std::make_unique<Core>(create_group(store, rank, size, *options_), rank, size);
   init();
 }
 

@@ -8,6 +8,7 @@
 
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
+#include <torch_rmpi/process_group_rmpi.hpp>
 
 #include "interrupt.hpp"
 
@@ -30,18 +31,23 @@ std::string missing_ranks(c10d::Store& store, const std::vector<std::string>& ke
   return names;
 }
 
-}  // namespace
-
-rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
-                                           std::chrono::milliseconds timeout, const std::string& group_name) {
-  // A store may outlive a group and see the same name again (destroy, then init): each rank counts its own visits, so
-  // that nobody takes an address of an earlier group for one of this.
-  const auto visit = std::to_string(store.add("rmpi/visit/" + std::to_string(rank), 1));
+/// Sets this rank's key to `value`; returns those of all ranks.
+///
+/// A store may outlive a group and see the same name again (destroy, then init): each rank counts its own visits, so that
+/// nobody takes what belongs to an earlier group for this one's.
+std::vector<std::string> publish(c10d::Store& store, const std::string& topic, const std::string& value, int rank,
+                                 int size) {
+  const auto prefix = "rmpi/" + topic + "/";
+  const auto visit = std::to_string(store.add(prefix + "visit/" + std::to_string(rank), 1));
   std::vector<std::string> keys;
   keys.reserve(size);
-  for (const auto peer : c10::irange(size)) keys.push_back("rmpi/address/" + visit + "/" + std::to_string(peer));
-  store.set(keys[rank], address);
+  for (const auto peer : c10::irange(size)) keys.push_back(prefix + visit + "/" + std::to_string(peer));
+  store.set(keys[rank], value);
+  return keys;
+}
 
+void await_all(c10d::Store& store, const std::vector<std::string>& keys, int rank, std::chrono::milliseconds timeout,
+               const std::string& group_name) {
   auto pause = kShortestPause;
   const bool complete = wait_in_slices(timeout, [&](std::uint64_t slice) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(slice);
@@ -52,17 +58,29 @@ rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string
     }
     return true;
   });
-  if (!complete) {
-    const auto missing = missing_ranks(store, keys);
-    if (!missing.empty()) {
-      C10_THROW_ERROR(
-          DistBackendError,
-          c10::str("rmpi: creating group \"", group_name, "\" of ", size, " ranks: rank ", rank, " waited ",
-                   timeout.count(), " ms and ran into the timeout because these ranks have not come: ", missing,
-                   ". Every member must create the group; if one is just slow, give a longer "
-                   "timeout to init_process_group or new_group."));
-    }
-  }
+  if (complete) return;
+  const auto missing = missing_ranks(store, keys);
+  if (missing.empty()) return;
+  C10_THROW_ERROR(
+      DistBackendError,
+      c10::str("rmpi: creating group \"", group_name, "\" of ", keys.size(), " ranks: rank ", rank, " waited ",
+               timeout.count(), " ms and ran into the timeout because these ranks have not come: ", missing,
+               ". Every member must create the group; if one is just slow, give a longer "
+               "timeout to init_process_group or new_group."));
+}
+
+}  // namespace
+
+void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,
+          const std::string& group_name) {
+  const auto keys = publish(*store, "presence", "here", rank, size);
+  if (!bridge::mpi_started()) await_all(*store, keys, rank, timeout, group_name);
+}
+
+rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
+                                           std::chrono::milliseconds timeout, const std::string& group_name) {
+  const auto keys = publish(store, "address", address, rank, size);
+  await_all(store, keys, rank, timeout, group_name);
 
   rust::Vec<rust::String> addresses;
   addresses.reserve(size);

@@ -139,6 +139,8 @@ mod ffi {
         type Group;
         type Request;
 
+        /// Whether MPI has been started in this process, by whomever.
+        fn mpi_started() -> bool;
         /// This process's address, to be exchanged through the Store. Starts MPI if nobody has.
         fn local_address() -> Result<String>;
         /// This process's rank in MPI_COMM_WORLD. Starts MPI if nobody has.
@@ -239,6 +241,10 @@ fn duration(ms: i64) -> Duration {
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn mpi_started() -> bool {
+    guard_or(false, crate::mpi::is_initialized)
 }
 
 fn local_address() -> std::result::Result<String, Thrown> {

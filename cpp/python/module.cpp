@@ -75,6 +75,10 @@ PYBIND11_MODULE(_C, m) {
         py::arg("group_name"), py::arg("global_ranks"), py::call_guard<py::gil_scoped_release>(),
         "Creates a group; every member calls it with a store that all share. Raises DistBackendError, naming the ranks "
         "that are missing, when they have not all come within the timeout.");
+  m.def("meet", &rmpi::meet, py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"),
+        py::arg("group_name"), py::call_guard<py::gil_scoped_release>(),
+        "Waits at the store until all ranks of a group have come, unless MPI has been started here. Raises "
+        "DistBackendError, naming the ranks that are missing, after the timeout.");
   m.def("world_rank", &rmpi::world_rank, py::call_guard<py::gil_scoped_release>(),
         "This process's rank in the MPI world. Starts MPI when nobody has.");
   m.def("world_size", &rmpi::world_size, py::call_guard<py::gil_scoped_release>(),

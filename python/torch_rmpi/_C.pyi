@@ -29,6 +29,12 @@ def create(
     Raises DistBackendError, naming the ranks that are missing, when they have not all come within the timeout.
     """
 
+def meet(store: Store, rank: int, size: int, timeout: timedelta, group_name: str) -> None:
+    """Wait at the store until all ranks of a group have come, unless MPI has been started here.
+
+    Raises DistBackendError, naming the ranks that are missing, after the timeout.
+    """
+
 def world_rank() -> int:
     """Return this process's rank in the MPI world. Starts MPI when nobody has."""
 

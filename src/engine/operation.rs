@@ -21,6 +21,8 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Operation {
     name: &'static str,
+    /// "to rank" or "from rank", and which.
+    peer: Option<(&'static str, usize)>,
     lane: Arc<Lane>,
     sequence: u64,
     issued: Instant,
@@ -31,9 +33,16 @@ pub struct Operation {
 }
 
 impl Operation {
-    pub(crate) fn new(name: &'static str, lane: Arc<Lane>, sequence: u64, timeout: Duration) -> Arc<Self> {
+    pub(crate) fn new(
+        name: &'static str,
+        peer: Option<(&'static str, usize)>,
+        lane: Arc<Lane>,
+        sequence: u64,
+        timeout: Duration,
+    ) -> Arc<Self> {
         Arc::new(Operation {
             name,
+            peer,
             lane,
             sequence,
             issued: Instant::now(),
@@ -90,13 +99,10 @@ impl Operation {
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} (sequence number {}) of group \"{}\" on rank {}",
-            self.name,
-            self.sequence,
-            self.lane.name(),
-            self.lane.rank()
-        )
+        write!(f, "{}", self.name)?;
+        if let Some((preposition, rank)) = self.peer {
+            write!(f, " {preposition} {rank}")?;
+        }
+        write!(f, " (sequence number {}) of group \"{}\" on rank {}", self.sequence, self.lane.name(), self.lane.rank())
     }
 }

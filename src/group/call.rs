@@ -91,4 +91,14 @@ impl Call {
             Call::Receive { .. } => "recv",
         }
     }
+    /// The rank that its name goes with, and how.
+    pub(super) fn peer(&self) -> Option<(&'static str, usize)> {
+        match *self {
+            Call::Broadcast { root } | Call::Scatter { root } => Some(("from rank", root)),
+            Call::Reduce { root, .. } | Call::Gather { root } => Some(("to rank", root)),
+            Call::Send { to, .. } => Some(("to rank", to)),
+            Call::Receive { from, .. } => from.map(|from| ("from rank", from)),
+            _ => None,
+        }
+    }
 }

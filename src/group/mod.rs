@@ -196,7 +196,7 @@ impl Group {
         } else {
             timeout
         };
-        let operation = Operation::new(call.name(), self.lane.clone(), sequence, limit);
+        let operation = Operation::new(call.name(), call.peer(), self.lane.clone(), sequence, limit);
         let schedule = schedule::schedule(self, call, inputs, outputs, &outstanding, sequence, timeout);
         let task = Task { operation: operation.clone(), schedule, outstanding, completion, order, on_failure };
         engine.submit(task, waits);

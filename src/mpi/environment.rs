@@ -104,9 +104,7 @@ pub(crate) fn is_usable() -> bool {
 fn initialize() -> Result<Environment> {
     // SAFETY: constants of the C library.
     let (world, multiple) = unsafe { (mpi_sys::RSMPI_COMM_WORLD, mpi_sys::RSMPI_THREAD_MULTIPLE) };
-    let mut initialized = 0;
-    // SAFETY: may be called at any time.
-    check("MPI_Initialized", unsafe { mpi_sys::MPI_Initialized(&mut initialized) })?;
+    let initialized = is_initialized();
     if finalized() {
         return Err(Error::Unavailable(
             "MPI was started and finalized already by another library of this process; it cannot be started twice"
@@ -114,7 +112,7 @@ fn initialize() -> Result<Environment> {
         ));
     }
     let mut provided = 0;
-    if initialized == 0 {
+    if !initialized {
         // SAFETY: null argc and argv are allowed (MPI 4.1, section 11.2.1).
         check("MPI_Init_thread", unsafe {
             mpi_sys::MPI_Init_thread(ptr::null_mut(), ptr::null_mut(), multiple, &mut provided)
@@ -124,7 +122,7 @@ fn initialize() -> Result<Environment> {
         check("MPI_Query_thread", unsafe { mpi_sys::MPI_Query_thread(&mut provided) })?;
     }
     if provided < multiple {
-        return Err(Error::Unavailable(if initialized == 0 {
+        return Err(Error::Unavailable(if !initialized {
             format!("this MPI ({}) does not offer MPI_THREAD_MULTIPLE, which rmpi needs", library_version())
         } else {
             "another library of this process initialised MPI without MPI_THREAD_MULTIPLE, which rmpi needs: with mpi4py \
@@ -142,9 +140,17 @@ fn initialize() -> Result<Environment> {
         world,
         world_rank: rank as usize,
         world_size: size as usize,
-        owner: initialized == 0,
+        owner: !initialized,
         pid: std::process::id(),
     })
+}
+
+/// True once MPI was started in this process, by whomever.
+pub fn is_initialized() -> bool {
+    let mut initialized = 0;
+    // SAFETY: may be called at any time.
+    let code = unsafe { mpi_sys::MPI_Initialized(&mut initialized) };
+    code == 0 && initialized != 0
 }
 
 fn finalized() -> bool {
@@ -165,5 +171,7 @@ pub fn library_version() -> String {
     }
     // SAFETY: the last byte of the buffer is zero whatever MPI wrote before it.
     let text = unsafe { CStr::from_ptr(buffer.as_ptr()) }.to_string_lossy().into_owned();
-    text.lines().next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    // "Open MPI v5.0.11, package: ..." on one line; "MPICH Version: 5.0.2" on the first of several.
+    let name = text.lines().next().unwrap_or_default().split(',').next().unwrap_or_default();
+    name.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -18,6 +18,8 @@ struct Case {
   std::function<void(const Context&)> body;
 };
 
+constexpr std::chrono::seconds kMeetingTimeout{60};
+
 std::vector<Case>& cases() {
   static std::vector<Case> all;
   return all;
@@ -34,18 +36,22 @@ void fail(const char* file, int line, const std::string& message) {
   std::_Exit(1);
 }
 
-Context::Context() : rank_(rmpi::world_rank()), size_(rmpi::world_size()) {}
+Context::Context() : rank_(rmpi::world_rank()), size_(rmpi::world_size()) {
+  if (rank_ == 0) {
+    directory_ = (std::filesystem::temp_directory_path() / "rmpi-test-XXXXXX").string();
+    CHECK_TRUE(mkdtemp(directory_.data()) != nullptr, "for ", directory_);
+  }
+  directory_ = rmpi::world_broadcast(directory_, kMeetingTimeout);
+}
+
+Context::~Context() {
+  // All ranks meet here, so nobody uses a store any more.
+  rmpi::world_broadcast("", kMeetingTimeout);
+  if (rank_ == 0) std::filesystem::remove_all(directory_);
+}
 
 c10::intrusive_ptr<c10d::Store> Context::make_store() const {
-  std::string path;
-  if (rank_ == 0) {
-    path = (std::filesystem::temp_directory_path() / "rmpi-test-XXXXXX").string();
-    const int file = mkstemp(path.data());
-    CHECK_TRUE(file >= 0, "for ", path);
-    close(file);
-  }
-  path = rmpi::world_broadcast(path, std::chrono::seconds(60));
-  return c10::make_intrusive<c10d::FileStore>(path, size_);
+  return c10::make_intrusive<c10d::FileStore>(directory_ + "/" + std::to_string(stores_++), size_);
 }
 
 c10::intrusive_ptr<Group> Context::make_group(milliseconds timeout) const {

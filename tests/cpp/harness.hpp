@@ -24,6 +24,10 @@ using std::chrono::milliseconds;
 class Context {
  public:
   Context();
+  /// Collective: removes the files of the stores.
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -36,6 +40,8 @@ class Context {
  private:
   int rank_;
   int size_;
+  std::string directory_;
+  mutable int stores_ = 0;
 };
 
 /// Registers a test of a suite; the program's argument is the suite to run.
