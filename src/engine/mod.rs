@@ -14,6 +14,8 @@ mod lane;
 mod operation;
 mod progress;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use backoff::set_ranks_on_host;
 pub use exit::before_interpreter_ends;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::operation::{Operation, Outcome};
 use super::task::{Completion, OnFailure, Order, Schedule, Task};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::transport::Outstanding;
 
 /// What other threads ask of the one that drives.
@@ -15,7 +15,7 @@ pub(super) enum Command {
     /// Ends every operation of the lane, which has been marked as failed.
     EndLane(u64),
     /// Ends one operation with this error, if it has not ended.
-    End(Arc<Operation>, crate::error::Error),
+    End(Arc<Operation>, Error),
     /// Keep until the transport has given the memory back.
     Retain(Remains),
 }
@@ -98,7 +98,27 @@ impl Progress {
                 }
             }
         }
+        self.expire(now, ended);
         ended.len() > before
+    }
+
+    /// Ends ordered operations whose time is up before their turn has come.
+    fn expire(&mut self, now: Instant, ended: &mut Vec<Ended>) {
+        let late = |task: &Task| task.is_late(now);
+        let lanes = self.waiting.iter().filter(|(_, queue)| queue.iter().any(late)).map(|(&id, _)| id);
+        for id in lanes.collect::<Vec<_>>() {
+            // Its failure is the lane's, so the whole queue ends, the late one with its own error.
+            let queue = self.waiting.get_mut(&id).map(std::mem::take).unwrap_or_default();
+            let (late, other): (Vec<_>, Vec<_>) = queue.into_iter().partition(late);
+            for task in late.into_iter().chain(other) {
+                let error = match task.operation.lane().check() {
+                    Ok(()) => task.operation.timed_out(),
+                    Err(_) if task.is_late(now) => task.operation.timed_out(),
+                    Err(error) => error,
+                };
+                self.end_queued(task, error, ended);
+            }
+        }
     }
 
     /// The remains whose memory has come back; to be dropped when the lock is free.
@@ -124,6 +144,13 @@ impl Progress {
         self.running.push(task);
     }
 
+    /// Ends an operation that has not begun, and its lane with it.
+    fn end_queued(&self, task: Task, error: Error, ended: &mut Vec<Ended>) {
+        let Task { operation, completion, .. } = task;
+        operation.lane().fail(error.to_string());
+        ended.push(Ended { operation, completion, result: Err(error), leftover: None });
+    }
+
     fn end(&mut self, task: Task, result: Result<Outcome>, ended: &mut Vec<Ended>) {
         let Task { operation, schedule, outstanding, completion, order, on_failure } = task;
         let lane = operation.lane().clone();
@@ -141,8 +168,7 @@ impl Progress {
         if lane.has_failed() {
             for task in self.waiting.remove(&lane.id()).unwrap_or_default() {
                 let error = lane.check().err().unwrap_or_else(|| task.operation.timed_out());
-                let Task { operation, completion, .. } = task;
-                ended.push(Ended { operation, completion, result: Err(error), leftover: None });
+                self.end_queued(task, error, ended);
             }
         } else if let Some(queue) = self.waiting.get_mut(&lane.id()) {
             match queue.pop_front() {

@@ -68,14 +68,19 @@ impl Task {
         let result = match polled {
             Ok(Poll::Ready(result)) => result,
             Ok(Poll::Pending) => {
-                if self.operation.deadline().is_none_or(|deadline| now < deadline) {
+                if !self.is_late(now) {
                     return None;
                 }
                 Err(self.operation.timed_out())
             }
-            Err(panic) => Err(Error::Internal(panic_text(&panic))),
+            Err(panic) => Err(Error::Internal(panic_text(&*panic))),
         };
         Some(result.map_err(|error| error.during(self.operation.to_string())))
+    }
+
+    /// Whether its time is up.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.operation.deadline().is_some_and(|deadline| now >= deadline)
     }
 }
 

@@ -1,0 +1,208 @@
+//! The engine with schedules that need no network.
+
+use std::future::{pending, poll_fn, ready};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::*;
+use crate::transport::{Arrival, Outstanding, Request};
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(20);
+
+/// What happened, in order.
+type Story = Arc<Mutex<Vec<String>>>;
+
+struct Teller {
+    name: &'static str,
+    story: Story,
+}
+
+impl Teller {
+    fn say(&self, what: &str) {
+        self.story.lock().unwrap().push(format!("{} {what}", self.name));
+    }
+}
+
+impl Completion for Teller {
+    fn finish(&mut self, result: &Result<Outcome>) {
+        match result {
+            Ok(_) => self.say("finished"),
+            Err(error) => self.say(&format!("failed: {error}")),
+        }
+    }
+
+    fn announce(&mut self) {
+        self.say("announced");
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.say("dropped");
+    }
+}
+
+fn lane(name: &str) -> Arc<Lane> {
+    Arc::new(Lane::new(name.to_owned(), 0))
+}
+
+struct Given {
+    name: &'static str,
+    order: Order,
+    timeout: Duration,
+    schedule: Schedule,
+    outstanding: Arc<Outstanding>,
+}
+
+fn given(name: &'static str, schedule: impl Future<Output = Result<Outcome>> + Send + 'static) -> Given {
+    Given { name, order: Order::InLane, timeout: LONG, schedule: Box::pin(schedule), outstanding: Arc::default() }
+}
+
+fn submit(lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {
+    let Given { name, order, timeout, schedule, outstanding } = given;
+    let operation = Operation::new(name, None, lane.clone(), 0, timeout);
+    let completion = Box::new(Teller { name, story: story.clone() });
+    let task = Task {
+        operation: operation.clone(),
+        schedule,
+        outstanding,
+        completion,
+        order,
+        on_failure: OnFailure::FailLane,
+    };
+    engine().unwrap().submit(task, true);
+    operation
+}
+
+fn wait(operation: &Operation) {
+    assert!(engine().unwrap().wait(operation, Some(LONG)));
+}
+
+fn story_of(story: &Story, name: &str) -> Vec<String> {
+    story.lock().unwrap().iter().filter(|line| line.starts_with(name)).cloned().collect()
+}
+
+#[test]
+fn ordered_operations_run_one_after_the_other() {
+    let (lane, story) = (lane("order"), Story::default());
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = open.clone();
+    let first = submit(
+        &lane,
+        &story,
+        given(
+            "first",
+            poll_fn(
+                move |_| {
+                    if gate.load(Ordering::SeqCst) { Poll::Ready(Ok(Outcome::default())) } else { Poll::Pending }
+                },
+            ),
+        ),
+    );
+    let second = submit(&lane, &story, given("second", ready(Ok(Outcome::default()))));
+    let free = submit(&lane, &story, Given { order: Order::Free, ..given("free", ready(Ok(Outcome::default()))) });
+    wait(&free);
+    assert!(!engine().unwrap().wait(&second, Some(SHORT)), "the second has overtaken the first");
+    open.store(true, Ordering::SeqCst);
+    wait(&second);
+    assert!(first.is_done());
+    assert_eq!(story_of(&story, "first")[0], "first finished");
+}
+
+#[test]
+fn a_deadline_ends_the_operation_and_its_lane() {
+    let (lane, story) = (lane("deadline"), Story::default());
+    let stuck = submit(&lane, &story, Given { timeout: SHORT, ..given("stuck", pending()) });
+    let next = submit(&lane, &story, given("next", ready(Ok(Outcome::default()))));
+    wait(&next);
+    assert!(stuck.result().unwrap().as_ref().unwrap_err().to_string().contains("Timed out waiting 20ms"));
+    assert!(next.result().unwrap().as_ref().unwrap_err().to_string().contains("can no longer be used"));
+    assert!(lane.check().is_err());
+}
+
+#[test]
+fn a_deadline_counts_in_the_queue_too() {
+    let (lane, story) = (lane("queue"), Story::default());
+    let running = submit(&lane, &story, given("running", pending()));
+    let queued = submit(&lane, &story, Given { timeout: SHORT, ..given("queued", ready(Ok(Outcome::default()))) });
+    wait(&queued);
+    assert!(queued.result().unwrap().as_ref().unwrap_err().to_string().contains("Timed out"));
+    assert!(!running.is_done());
+    engine().unwrap().end_lane(&lane, "end of the test");
+    wait(&running);
+}
+
+#[test]
+fn a_panic_in_a_schedule_is_an_error_of_that_operation() {
+    let (lane, story) = (lane("panic"), Story::default());
+    let operation = submit(&lane, &story, given("panicking", poll_fn(|_| panic!("a defect"))));
+    wait(&operation);
+    assert!(operation.result().unwrap().as_ref().unwrap_err().to_string().contains("a defect"));
+    let other = submit(&self::lane("other"), &story, given("other", ready(Ok(Outcome::default()))));
+    wait(&other);
+}
+
+#[test]
+fn an_operation_that_nobody_waits_for_completes() {
+    let (lane, story) = (lane("background"), Story::default());
+    let polls = AtomicUsize::new(0);
+    let schedule = poll_fn(move |_| match polls.fetch_add(1, Ordering::SeqCst) {
+        0..100 => Poll::Pending,
+        _ => Poll::Ready(Ok(Outcome::default())),
+    });
+    let operation = Operation::new("alone", None, lane.clone(), 0, LONG);
+    let completion = Box::new(Teller { name: "alone", story: story.clone() });
+    let task = Task {
+        operation: operation.clone(),
+        schedule: Box::pin(schedule),
+        outstanding: Arc::default(),
+        completion,
+        order: Order::Free,
+        on_failure: OnFailure::FailLane,
+    };
+    engine().unwrap().submit(task, false);
+    while lane.pending() > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(story_of(&story, "alone"), ["alone finished", "alone announced", "alone dropped"]);
+}
+
+/// A message that ends when the test says so, and cannot be cancelled.
+struct Held(Arc<AtomicBool>);
+
+impl Request for Held {
+    fn test(&mut self) -> Result<Option<Arrival>> {
+        Ok(self.0.load(Ordering::SeqCst).then_some(Arrival { peer: 0, bytes: 0 }))
+    }
+
+    fn cancel(&mut self) {}
+}
+
+#[test]
+fn memory_is_kept_until_the_transport_gives_it_back() {
+    let (lane, story) = (lane("memory"), Story::default());
+    let released = Arc::new(AtomicBool::new(false));
+    let outstanding = Arc::new(Outstanding::default());
+    let message = outstanding.keep(Box::new(Held(released.clone())));
+    let schedule = async move {
+        message.await?;
+        Ok(Outcome::default())
+    };
+    let held = given("held", schedule);
+    let operation = submit(&lane, &story, Given { timeout: SHORT, outstanding, ..held });
+    wait(&operation);
+    // Waiters go on before callbacks have run, and another test's thread may be the one that runs them.
+    while story_of(&story, "held").len() < 2 {
+        std::thread::yield_now();
+    }
+    let told = story_of(&story, "held");
+    assert!(told[0].starts_with("held failed: held"), "{told:?}");
+    assert_eq!(told[1..], ["held announced"], "the completion owns memory that a message still uses");
+    assert_eq!(lane.pending(), 1);
+    released.store(true, Ordering::SeqCst);
+    assert!(engine().unwrap().quiesce(&lane, LONG));
+    assert_eq!(story_of(&story, "held").last().unwrap(), "held dropped");
+}
