@@ -33,8 +33,8 @@ std::string missing_ranks(c10d::Store& store, const std::vector<std::string>& ke
 
 /// Sets this rank's key to `value`; returns those of all ranks.
 ///
-/// A store may outlive a group and see the same name again (destroy, then init): each rank counts its own visits, so that
-/// nobody takes what belongs to an earlier group for this one's.
+/// A store may outlive a group and see the same name again (destroy, then init): each rank counts its own visits, so
+/// that nobody takes what belongs to an earlier group for this one's.
 std::vector<std::string> publish(c10d::Store& store, const std::string& topic, const std::string& value, int rank,
                                  int size) {
   const auto prefix = "rmpi/" + topic + "/";

@@ -151,8 +151,8 @@ RMPI_API int world_rank();
 RMPI_API int world_size();
 /// Rank 0's `payload` on every rank. Collective over the MPI world; DistBackendError after `timeout`.
 RMPI_API std::string world_broadcast(const std::string& payload, std::chrono::milliseconds timeout);
-/// Meets all `size` ranks of a group at the store, unless MPI has been started in this process: starting it may wait for
-/// every process of the job, and knows no timeout. DistBackendError, naming the missing ranks, after `timeout`.
+/// Meets all `size` ranks of a group at the store, unless MPI has been started in this process: starting it may wait
+/// for every process of the job, and knows no timeout. DistBackendError, naming the missing ranks, after `timeout`.
 RMPI_API void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,
                    const std::string& group_name);
 /// For a host with an interpreter, before that ends: with `drain`, lets pending operations end for a few seconds. From

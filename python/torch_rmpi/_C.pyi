@@ -8,7 +8,6 @@ class Options(Backend.Options):
     """Options of a group."""
 
     timeout: timedelta
-    group_name: str
     def __init__(self, timeout: timedelta = ...) -> None: ...
 
 class ProcessGroupRMPI(Backend):
