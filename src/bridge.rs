@@ -341,7 +341,7 @@ impl Group {
     }
 
     fn error_kind(&self) -> ffi::ErrorKind {
-        if self.0.has_failed() { ffi::ErrorKind::Backend } else { ffi::ErrorKind::None }
+        self.0.failure_kind().into()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use once_cell::sync::OnceCell;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -15,7 +15,7 @@ pub struct Lane {
     id: u64,
     name: String,
     rank: usize,
-    failure: OnceCell<String>,
+    failure: OnceCell<(Kind, String)>,
     /// Operations issued whose completion has not been dropped.
     pending: AtomicUsize,
 }
@@ -43,11 +43,11 @@ impl Lane {
     }
 
     /// From now on every operation fails with `cause`, which the first caller decides.
-    pub fn fail(&self, cause: impl Into<String>) {
+    pub fn fail(&self, kind: Kind, cause: impl Into<String>) {
         let mut first = false;
-        let cause = self.failure.get_or_init(|| {
+        let (_, cause) = self.failure.get_or_init(|| {
             first = true;
-            cause.into()
+            (kind, cause.into())
         });
         if first {
             log::error!("group \"{}\" on rank {} failed: {cause}", self.name, self.rank);
@@ -59,11 +59,16 @@ impl Lane {
         self.failure.get().is_some()
     }
 
+    /// The kind of the failure, or `None`.
+    pub fn failure_kind(&self) -> Kind {
+        self.failure.get().map_or(Kind::None, |(kind, _)| *kind)
+    }
+
     /// An error if the group has failed.
     pub fn check(&self) -> Result<()> {
         match self.failure.get() {
             None => Ok(()),
-            Some(cause) => Err(Error::GroupFailed { group: self.name.clone(), cause: cause.clone() }),
+            Some((_, cause)) => Err(Error::GroupFailed { group: self.name.clone(), cause: cause.clone() }),
         }
     }
 

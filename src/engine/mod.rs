@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use backoff::Backoff;
 use bell::Bell;
 use progress::{Command, Ended, Progress, Remains};
@@ -141,7 +141,7 @@ impl Engine {
 
     /// Marks the lane as failed and ends all its operations.
     pub fn end_lane(&'static self, lane: &Lane, cause: &str) {
-        lane.fail(cause);
+        lane.fail(Kind::Backend, cause);
         self.command(Command::EndLane(lane.id()));
         self.nudge();
     }

@@ -147,7 +147,7 @@ impl Progress {
     /// Ends an operation that has not begun, and its lane with it.
     fn end_queued(&self, task: Task, error: Error, ended: &mut Vec<Ended>) {
         let Task { operation, completion, .. } = task;
-        operation.lane().fail(error.to_string());
+        operation.lane().fail(error.kind(), error.to_string());
         ended.push(Ended { operation, completion, result: Err(error), leftover: None });
     }
 
@@ -157,7 +157,7 @@ impl Progress {
         if let Err(error) = &result
             && on_failure == OnFailure::FailLane
         {
-            lane.fail(error.to_string());
+            lane.fail(error.kind(), error.to_string());
         }
         outstanding.cancel();
         let leftover = if outstanding.drain() { None } else { Some(Leftover { _schedule: schedule, outstanding }) };

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 
 use crate::engine::{self, Completion, Engine, Lane, OnFailure, Operation, Order, Outcome, Task, engine};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::memory::View;
 use crate::mpi::Environment;
 use crate::transport::{MpiTransport, Outstanding, Transport};
@@ -144,9 +144,9 @@ impl Group {
         self.lane.pending()
     }
 
-    /// Whether an operation failed or the group was aborted.
-    pub fn has_failed(&self) -> bool {
-        self.lane.has_failed()
+    /// The kind of the failure, or `None`.
+    pub fn failure_kind(&self) -> Kind {
+        self.lane.failure_kind()
     }
 
     /// An error if an operation failed or the group was aborted or shut down, so that later calls fail.

@@ -28,21 +28,21 @@ size = env("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 METHODS = {
     "mpi": "dist.init_process_group('rmpi', init_method='mpi://')",
     "env": """
-os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1', MASTER_PORT='PORT')
+os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1', MASTER_PORT='@PORT@')
 dist.init_process_group('rmpi')
 for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
     del os.environ[name]
 """,
-    "tcp": "dist.init_process_group('rmpi', init_method='tcp://127.0.0.1:PORT', rank=rank, world_size=size)",
-    "file": "dist.init_process_group('rmpi', init_method='file://FOLDER/first', rank=rank, world_size=size)",
+    "tcp": "dist.init_process_group('rmpi', init_method='tcp://127.0.0.1:@PORT@', rank=rank, world_size=size)",
+    "file": "dist.init_process_group('rmpi', init_method='file://@FOLDER@/first', rank=rank, world_size=size)",
     "store": """
-store = dist.TCPStore('127.0.0.1', PORT, size, rank == 0)
+store = dist.TCPStore('127.0.0.1', @PORT@, size, rank == 0)
 dist.init_process_group('rmpi', store=store, rank=rank, world_size=size)
 """,
     "one device": "dist.init_process_group('cpu:rmpi', init_method='mpi://')",
     "all devices": "dist.init_process_group('cpu:rmpi,cuda:rmpi', init_method='mpi://')",
     "ranks in another order than MPI's": """
-dist.init_process_group('rmpi', init_method='file://FOLDER/second', rank=size - 1 - rank, world_size=size)
+dist.init_process_group('rmpi', init_method='file://@FOLDER@/second', rank=size - 1 - rank, world_size=size)
 assert dist.get_rank() == size - 1 - rank
 outputs = [torch.zeros(1) for _ in range(size)]
 dist.all_gather(outputs, torch.tensor([float(dist.get_rank())]))
@@ -66,7 +66,7 @@ def initialised(tmp_path_factory):
     folder = tmp_path_factory.mktemp("methods")
     parts = [IMPORTS, MPI_RANK, "import traceback\n"]
     for name, method in METHODS.items():
-        source = method.replace("FOLDER", str(folder)).replace("PORT", str(free_port()))
+        source = method.replace("@FOLDER@", str(folder)).replace("@PORT@", str(free_port()))
         body = "\n".join("    " + line for line in (source + CHECK).strip().splitlines())
         parts.append(f'try:\n{body}\n    print("WORKED", {name!r}, flush=True)\nexcept Exception:\n')
         parts.append(f'    print("FAILED", {name!r}, flush=True)\n    raise\n')
