@@ -53,7 +53,7 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch_cpu)
   target_include_directories(
     TorchWheel::torch_cpu SYSTEM INTERFACE "${TorchWheel_ROOT}/include"
                                            "${TorchWheel_ROOT}/include/torch/csrc/api/include")
-  # Without USE_DISTRIBUTED the headers leave out much of c10d; USE_C10D_GLOO declares nothing that must be linked.
+  # Without them the headers leave out much of c10d; torch's own CMake targets set them too.
   target_compile_definitions(TorchWheel::torch_cpu INTERFACE USE_DISTRIBUTED USE_RPC)
 
   add_library(TorchWheel::torch_python SHARED IMPORTED)

@@ -18,7 +18,7 @@ WorkPtr ProcessGroupRMPI::allreduce_coalesced(std::vector<at::Tensor>& tensors,
   const auto check = core_->check("all_reduce_coalesced");
   check.same_length("the tensor list", tensors.size(), "itself", tensors.size());
   for (const auto& tensor : tensors) check.output("a tensor", tensor);
-  const auto op = reduction("all_reduce_coalesced", opts.reduceOp);
+  const auto op = reduction("all_reduce_coalesced", opts.reduceOp, tensors);
 
   return core_->coalesce(OpType::ALLREDUCE_COALESCED, "rmpi:all_reduce", tensors, opts.asyncOp,
                          [&](const Batch& batch) {
@@ -107,7 +107,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE_COALESCED(std::vector
     check.same_dtype("the input", inputs[index], "its output", outputs[index]);
     check.holds_all_parts("the input", inputs[index], "its output", outputs[index]);
   }
-  const auto op = reduction("reduce_scatter_single_coalesced", opts.reduceOp);
+  const auto op = reduction("reduce_scatter_single_coalesced", opts.reduceOp, outputs);
 
   return core_->coalesce(
       OpType::REDUCE_SCATTER_TENSOR_COALESCED, "rmpi:reduce_scatter", inputs, opts.asyncOp, [&](const Batch& batch) {

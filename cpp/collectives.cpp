@@ -35,7 +35,7 @@ WorkPtr ProcessGroupRMPI::allreduce(std::vector<at::Tensor>& tensors, const c10d
 
   Launch launch(Operation::AllReduce, OpType::ALLREDUCE, "rmpi:all_reduce", opts.timeout, opts.asyncOp);
   launch.call.dtype = data_type(tensor);
-  launch.set_reduction(reduction("all_reduce", opts.reduceOp));
+  launch.set_reduction(reduction("all_reduce", opts.reduceOp, tensor));
   launch.profiled = tensors;
   launch.results = tensors;
   const auto region = write_region(launch.staging.in_place(tensor));
@@ -54,7 +54,7 @@ WorkPtr ProcessGroupRMPI::reduce(std::vector<at::Tensor>& tensors, const c10d::R
   Launch launch(Operation::Reduce, OpType::REDUCE, "rmpi:reduce", opts.timeout, opts.asyncOp);
   launch.call.dtype = data_type(tensor);
   launch.call.root = opts.rootRank;
-  launch.set_reduction(reduction("reduce", opts.reduceOp));
+  launch.set_reduction(reduction("reduce", opts.reduceOp, tensor));
   launch.profiled = tensors;
   launch.results = tensors;
   if (is_root) {
@@ -182,7 +182,7 @@ WorkPtr ProcessGroupRMPI::reduce_scatter(std::vector<at::Tensor>& outputs, std::
 
   Launch launch(Operation::ReduceScatter, OpType::REDUCE_SCATTER, "rmpi:reduce_scatter", opts.timeout, opts.asyncOp);
   launch.call.dtype = data_type(output);
-  launch.set_reduction(reduction("reduce_scatter", opts.reduceOp));
+  launch.set_reduction(reduction("reduce_scatter", opts.reduceOp, output));
   launch.profiled = list;
   launch.results = outputs;
   for (const auto& input : list) launch.inputs.push_back(read_region(launch.staging.input(input)));
@@ -201,7 +201,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE(at::Tensor& output, a
   Launch launch(Operation::ReduceScatter, OpType::_REDUCE_SCATTER_BASE, "rmpi:reduce_scatter", opts.timeout,
                 opts.asyncOp);
   launch.call.dtype = data_type(output);
-  launch.set_reduction(reduction("reduce_scatter_single", opts.reduceOp));
+  launch.set_reduction(reduction("reduce_scatter_single", opts.reduceOp, output));
   launch.profiled = input;
   launch.results = {output};
   launch.inputs = split_region(read_region(launch.staging.input(input)), size_);

@@ -1,5 +1,6 @@
 #include "tensor_check.hpp"
 
+#include <array>
 #include <numeric>
 #include <string>
 
@@ -62,9 +63,21 @@ double premul_factor(const char* operation, const c10d::ReduceOp& op) {
   return supplement->tensor_factor.item().toDouble();
 }
 
+const char* op_name(const c10d::ReduceOp& op) {
+  constexpr std::array<const char*, 9> names = {"SUM",  "AVG", "PRODUCT", "MIN",       "MAX",
+                                                "BAND", "BOR", "BXOR",    "PREMUL_SUM"};
+  return static_cast<std::size_t>(op.op_) < names.size() ? names[op.op_] : "an unknown op";
+}
+
 }  // namespace
 
-Reduction reduction(const char* operation, const c10d::ReduceOp& op) {
+Reduction reduction(const char* operation, const c10d::ReduceOp& op, TensorList tensors) {
+  for (const auto& tensor : tensors) {
+    // Other types have the ops that the core says; it knows no name for these.
+    TORCH_CHECK_TYPE(data_type(tensor) != bridge::DataType::Bytes, "rmpi: ", operation, ": ", op_name(op),
+                     " is not defined for ", c10::getDtypeNames(tensor.scalar_type()).first,
+                     ": elements of this dtype can be moved but not reduced.");
+  }
   switch (op.op_) {
     case c10d::ReduceOp::SUM:
       return {bridge::ReduceOp::Sum, 1};

@@ -44,6 +44,8 @@ pub(super) struct Remains {
 
 #[derive(Default)]
 pub(super) struct Progress {
+    /// In the order in which they were issued: a schedule starts its first messages at its first poll, and messages with
+    /// the same peer and tag must be started in issue order.
     running: Vec<Task>,
     /// Ordered operations that wait for their turn; a lane is here while one of its operations runs.
     waiting: HashMap<u64, VecDeque<Task>>,
@@ -70,7 +72,7 @@ impl Progress {
             Command::End(operation, error) => {
                 let queue = self.waiting.get_mut(&operation.lane().id());
                 if let Some(index) = self.running.iter().position(|task| Arc::ptr_eq(&task.operation, &operation)) {
-                    let task = self.running.swap_remove(index);
+                    let task = self.running.remove(index);
                     self.end(task, Err(error), ended);
                 } else if let Some((queue, index)) = queue.and_then(|queue| {
                     let index = queue.iter().position(|task| Arc::ptr_eq(&task.operation, &operation))?;
@@ -93,7 +95,7 @@ impl Progress {
             match self.running[index].poll(now) {
                 None => index += 1,
                 Some(result) => {
-                    let task = self.running.swap_remove(index);
+                    let task = self.running.remove(index);
                     self.end(task, result, ended);
                 }
             }
