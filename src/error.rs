@@ -44,17 +44,6 @@ pub enum Error {
         expected: u64,
     },
 
-    /// A message is longer than the memory it was meant for; MPI cut it off.
-    #[error(
-        "{peer} sent more than the {expected} bytes that were expected; every rank must pass matching sizes and dtypes"
-    )]
-    Truncated {
-        /// The sender: "rank 3", or "a rank" where any may send.
-        peer: String,
-        /// Bytes that there is room for.
-        expected: u64,
-    },
-
     /// The deadline of an operation passed.
     #[error("{operation}: Timed out waiting {}ms for its peers (issued {} ms ago); a peer is late, dead, or called something else", .timeout.as_millis(), .waited.as_millis())]
     Timeout {
@@ -131,7 +120,6 @@ impl Error {
             Error::Operation { cause, .. } => cause.kind(),
             Error::Mpi { .. }
             | Error::Length { .. }
-            | Error::Truncated { .. }
             | Error::MonitoredBarrier(_)
             | Error::GroupFailed { .. }
             | Error::Internal(_) => Kind::Backend,

@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use mpi_sys::{MPI_Aint, MPI_Datatype};
 
 use super::check::check;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Bytes of one block of the derived datatype.
 const BLOCK: usize = 1 << 30;
@@ -60,11 +60,10 @@ impl Drop for ByteCount {
     }
 }
 
-/// The number of bytes that a status reports (MPI 4.1, section 5.1.11).
-pub(super) fn received_bytes(status: &mpi_sys::MPI_Status, len: usize) -> Result<u64> {
-    let kind = ByteCount::new(len)?;
+/// The number of bytes of the message that a probe has found (MPI 4.1, section 5.1.11).
+pub(super) fn message_bytes(status: &mpi_sys::MPI_Status) -> Result<usize> {
     let mut bytes = 0;
-    // SAFETY: the status was filled by a completed receive that used this datatype.
-    check("MPI_Get_elements_x", unsafe { mpi_sys::MPI_Get_elements_x(status, kind.datatype, &mut bytes) })?;
-    Ok(bytes.max(0) as u64)
+    // SAFETY: the status was filled by a successful probe; the datatype is a constant.
+    check("MPI_Get_elements_x", unsafe { mpi_sys::MPI_Get_elements_x(status, mpi_sys::RSMPI_UINT8_T, &mut bytes) })?;
+    usize::try_from(bytes).map_err(|_| Error::Internal(format!("MPI says that a message has {bytes} bytes")))
 }

@@ -12,7 +12,7 @@ mod request;
 pub use communicator::Communicator;
 pub(crate) use environment::is_usable;
 pub use environment::{Environment, is_initialized, library_version};
-pub use request::{Arrival, Request};
+pub use request::{Arrival, Message, Request};
 
 /// The highest tag that every MPI supports (MPI 4.1, section 9.1.2, `MPI_TAG_UB` is at least this).
 pub const PORTABLE_TAG_MAX: i32 = 32767;

@@ -1,14 +1,14 @@
-//! Non-blocking point-to-point messages (MPI 4.1, section 3.7).
+//! Non-blocking point-to-point messages (MPI 4.1, sections 3.7 and 3.8).
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
-use mpi_sys::MPI_Request;
+use mpi_sys::{MPI_Message, MPI_Request};
 
-use super::check::{check, class};
+use super::check::check;
 use super::communicator::Communicator;
-use super::datatype::{ByteCount, received_bytes};
-use crate::error::{Error, Result};
+use super::datatype::{ByteCount, message_bytes};
+use crate::error::Result;
 use crate::memory::View;
 
 /// What a completed request reports.
@@ -20,16 +20,69 @@ pub struct Arrival {
     pub bytes: u64,
 }
 
+/// A message that has come, and that only this handle can receive.
+#[derive(Debug)]
+pub struct Message {
+    raw: MPI_Message,
+    source: usize,
+    bytes: usize,
+}
+
+// SAFETY: a message handle may be used by any thread, one at a time (MPI 4.1, section 11.6).
+unsafe impl Send for Message {}
+
+impl Message {
+    /// The next message from rank `peer` of `communicator`, or from any rank, if one has come (`MPI_Improbe`).
+    ///
+    /// Its length is known before any of it is written. To post a receive and have MPI cut off what is too long is not
+    /// safe: OpenMPI's single-copy path writes the whole message before it reports MPI_ERR_TRUNCATE.
+    pub fn probe(communicator: &Communicator, peer: Option<usize>, tag: i32) -> Result<Option<Message>> {
+        // SAFETY: constants of the C library.
+        let (any, mut raw) = unsafe { (mpi_sys::RSMPI_ANY_SOURCE, mpi_sys::RSMPI_MESSAGE_NULL) };
+        let source = peer.map_or(any, |peer| peer as c_int);
+        let mut found = 0;
+        let mut status = MaybeUninit::<mpi_sys::MPI_Status>::zeroed();
+        // SAFETY: a live communicator; the outputs are only read when MPI filled them.
+        check("MPI_Improbe", unsafe {
+            mpi_sys::MPI_Improbe(source, tag, communicator.raw(), &mut found, &mut raw, status.as_mut_ptr())
+        })?;
+        if found == 0 {
+            return Ok(None);
+        }
+        // SAFETY: zeroed, and filled by MPI when `found` is set.
+        let status = unsafe { status.assume_init() };
+        Ok(Some(Message { raw, source: status.MPI_SOURCE.max(0) as usize, bytes: message_bytes(&status)? }))
+    }
+
+    /// The sender's rank.
+    pub fn source(&self) -> usize {
+        self.source
+    }
+
+    /// Its length.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Starts to receive it into `buffer`, which must have its length.
+    pub fn receive(mut self, buffer: &View) -> Result<Request> {
+        let kind = ByteCount::new(buffer.len())?;
+        let mut raw = null();
+        // SAFETY: the view promises that the memory stays, and is not used, until the request has completed.
+        check("MPI_Imrecv", unsafe {
+            mpi_sys::MPI_Imrecv(buffer.as_mut_ptr().cast(), kind.count, kind.datatype, &mut self.raw, &mut raw)
+        })?;
+        Ok(Request { raw, peer: self.source, len: buffer.len() })
+    }
+}
+
 /// A message that MPI is working on. The memory that it names belongs to MPI until `test` returned something other than
 /// `Ok(None)`; the engine keeps every request until then.
 #[derive(Debug)]
 pub struct Request {
     raw: MPI_Request,
-    /// `None`: any.
-    peer: Option<usize>,
+    peer: usize,
     len: usize,
-    receive: bool,
-    cancelled: bool,
 }
 
 // SAFETY: an MPI request handle may be used by any thread, one at a time (MPI 4.1, section 11.6).
@@ -52,76 +105,30 @@ impl Request {
                 &mut raw,
             )
         })?;
-        Ok(Request { raw, peer: Some(peer), len: data.len(), receive: false, cancelled: false })
+        Ok(Request { raw, peer, len: data.len() })
     }
 
-    /// Starts to receive into `buffer`, from rank `peer` of `communicator`, or from any rank.
-    pub fn receive(communicator: &Communicator, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Request> {
-        let kind = ByteCount::new(buffer.len())?;
-        let mut raw = null();
-        // SAFETY: a constant of the C library.
-        let source = peer.map_or(unsafe { mpi_sys::RSMPI_ANY_SOURCE }, |peer| peer as c_int);
-        // SAFETY: the view promises that the memory stays, and is not used, until the request has completed.
-        check("MPI_Irecv", unsafe {
-            mpi_sys::MPI_Irecv(
-                buffer.as_mut_ptr().cast(),
-                kind.count,
-                kind.datatype,
-                source,
-                tag,
-                communicator.raw(),
-                &mut raw,
-            )
-        })?;
-        Ok(Request { raw, peer, len: buffer.len(), receive: true, cancelled: false })
-    }
-
-    /// `None` while the message is under way. A receive must have exactly the length of its buffer.
+    /// `None` while the message is under way.
     pub fn test(&mut self) -> Result<Option<Arrival>> {
         let mut done = 0;
-        let mut status = MaybeUninit::<mpi_sys::MPI_Status>::zeroed();
-        // SAFETY: `raw` is a live request or MPI_REQUEST_NULL; the status is only read when MPI filled it.
-        let code = unsafe { mpi_sys::MPI_Test(&mut self.raw, &mut done, status.as_mut_ptr()) };
+        // SAFETY: `raw` is a live request or MPI_REQUEST_NULL; no status is asked for.
+        let code = unsafe { mpi_sys::MPI_Test(&mut self.raw, &mut done, mpi_sys::RSMPI_STATUS_IGNORE) };
         if code != 0 {
             self.raw = null();
-            return Err(self.failure(code));
         }
-        if done == 0 {
-            return Ok(None);
-        }
-        // SAFETY: zeroed, and filled by MPI when `done` is set.
-        let status = unsafe { status.assume_init() };
-        if !self.receive || self.cancelled {
-            return Ok(Some(Arrival { peer: self.peer.unwrap_or_default(), bytes: self.len as u64 }));
-        }
-        let arrival = Arrival { peer: status.MPI_SOURCE.max(0) as usize, bytes: received_bytes(&status, self.len)? };
-        if arrival.bytes != self.len as u64 {
-            return Err(Error::Length { peer: arrival.peer, received: arrival.bytes, expected: self.len as u64 });
-        }
-        Ok(Some(arrival))
+        check("MPI_Test", code)?;
+        Ok((done != 0).then_some(Arrival { peer: self.peer, bytes: self.len as u64 }))
     }
 
-    /// Asks MPI to give the memory back. `test` tells when it has; some MPIs cannot cancel a send that has begun.
+    /// Asks MPI to give the memory back. `test` tells when it has; some MPIs cannot cancel a message that has begun.
     pub fn cancel(&mut self) {
         // SAFETY: a constant of the C library.
-        if self.cancelled || self.raw == unsafe { mpi_sys::RSMPI_REQUEST_NULL } {
+        if self.raw == unsafe { mpi_sys::RSMPI_REQUEST_NULL } {
             return;
         }
-        self.cancelled = true;
         // SAFETY: a live request.
         if let Err(error) = check("MPI_Cancel", unsafe { mpi_sys::MPI_Cancel(&mut self.raw) }) {
             log::debug!("{error}");
-        }
-    }
-
-    fn failure(&self, code: c_int) -> Error {
-        if self.receive && class(code) == mpi_sys::MPI_ERR_TRUNCATE as c_int {
-            let peer = self.peer.map_or_else(|| "a rank".to_owned(), |peer| format!("rank {peer}"));
-            return Error::Truncated { peer, expected: self.len as u64 };
-        }
-        match check("MPI_Test", code) {
-            Err(error) => error,
-            Ok(()) => Error::Internal("MPI_Test failed without an error code".to_owned()),
         }
     }
 }

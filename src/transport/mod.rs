@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 pub(crate) mod local;
+mod matching;
 mod mpi;
 mod outstanding;
 
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::memory::View;
 
 /// What a message belongs to. The two never match each other, so a user's tag cannot meet a collective's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// Messages of collectives.
     Collective,

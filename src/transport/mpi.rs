@@ -1,11 +1,12 @@
 //! Messages over MPI: one communicator for collectives, one for the user's send and recv.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::matching::{Matching, Receive};
 use super::{Arrival, Channel, Request, Transport};
 use crate::error::{Error, Result};
 use crate::memory::View;
-use crate::mpi::{self, Communicator, Environment};
+use crate::mpi::{self, Communicator, Environment, Message};
 
 /// A group's two communicators.
 #[derive(Debug)]
@@ -13,8 +14,15 @@ pub struct MpiTransport {
     rank: usize,
     size: usize,
     tag_max: i32,
+    endpoint: Arc<Endpoint>,
+}
+
+/// What the messages of a group need for as long as one is under way.
+#[derive(Debug)]
+pub(super) struct Endpoint {
     /// `None` once the group was closed.
     communicators: Mutex<Option<Communicators>>,
+    pub matching: Matching,
 }
 
 #[derive(Debug)]
@@ -34,7 +42,7 @@ impl MpiTransport {
             rank: collective.rank()?,
             size: collective.size()?,
             tag_max: environment.tag_max(),
-            communicators: Mutex::new(Some(Communicators { collective, point_to_point })),
+            endpoint: Endpoint::new(Communicators { collective, point_to_point }),
         })
     }
 
@@ -44,17 +52,17 @@ impl MpiTransport {
             rank: environment.world_rank(),
             size: environment.world_size(),
             tag_max: mpi::PORTABLE_TAG_MAX,
-            communicators: Mutex::new(Some(Communicators {
+            endpoint: Endpoint::new(Communicators {
                 collective: Communicator::world(environment),
                 point_to_point: Communicator::world(environment),
-            })),
+            }),
         }
     }
 
     /// Gives the communicators back to MPI. No request may be pending, and every rank must have used the group up:
     /// after a failure call [`MpiTransport::leak`] instead.
     pub fn free(&self) -> Result<()> {
-        match self.take() {
+        match self.endpoint.take() {
             Some(pair) if mpi::is_usable() => pair.collective.free().and(pair.point_to_point.free()),
             _ => Ok(()),
         }
@@ -63,16 +71,27 @@ impl MpiTransport {
     /// Forgets the communicators without giving them back. What a late peer sends to a failed group must never match
     /// a message of a later one, and MPI may reuse the context id of a communicator that was freed.
     pub fn leak(&self) {
-        self.take();
+        self.endpoint.take();
+    }
+}
+
+impl Endpoint {
+    fn new(communicators: Communicators) -> Arc<Self> {
+        Arc::new(Endpoint { communicators: Mutex::new(Some(communicators)), matching: Matching::default() })
     }
 
     fn take(&self) -> Option<Communicators> {
         self.communicators.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn with<T>(&self, channel: Channel, start: impl FnOnce(&Communicator) -> Result<T>) -> Result<T> {
+    /// A message that has come from `peer`, or from anybody.
+    pub fn probe(&self, channel: Channel, peer: Option<usize>, tag: i32) -> Result<Option<Message>> {
+        self.with(channel, |communicator| Message::probe(communicator, peer, tag))
+    }
+
+    fn with<T>(&self, channel: Channel, call: impl FnOnce(&Communicator) -> Result<T>) -> Result<T> {
         match &*self.communicators.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(pair) => start(match channel {
+            Some(pair) => call(match channel {
                 Channel::Collective => &pair.collective,
                 Channel::PointToPoint => &pair.point_to_point,
             }),
@@ -95,11 +114,12 @@ impl Transport for MpiTransport {
     }
 
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
-        self.with(channel, |communicator| Ok(Box::new(mpi::Request::send(communicator, peer, tag, data)?) as _))
+        self.endpoint
+            .with(channel, |communicator| Ok(Box::new(mpi::Request::send(communicator, peer, tag, data)?) as _))
     }
 
     fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
-        self.with(channel, |communicator| Ok(Box::new(mpi::Request::receive(communicator, peer, tag, buffer)?) as _))
+        Ok(Box::new(Receive::start(self.endpoint.clone(), (channel, tag), peer, buffer)))
     }
 }
 
