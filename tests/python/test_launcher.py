@@ -71,7 +71,9 @@ def job(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 # `-c`, for the replaced _built_with; otherwise it is `python -m torch_rmpi.run`.
 RUN = (
-    "import sys; from torch_rmpi import _mpiexec, run; _mpiexec._built_with = lambda: 'unknown'; "
+    # Under nohup SIGHUP is ignored, and that is inherited.
+    "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    "from torch_rmpi import _mpiexec, run; _mpiexec._built_with = lambda: 'unknown'; "
     "sys.exit(run.main(sys.argv[1:]))"
 )
 
