@@ -14,7 +14,9 @@ def test_a_message_longer_than_its_tensor(ctx):
         if ctx.rank == 0:
             dist.send(torch.ones(count), 1, group=group)
         else:
-            with pytest.raises(dist.DistBackendError, match=f"rank 0 sent {4 * count} bytes where 12 bytes were expected"):
+            with pytest.raises(
+                dist.DistBackendError, match=f"rank 0 sent {4 * count} bytes where 12 bytes were expected"
+            ):
                 dist.recv(torch.zeros(3), 0, group=group)
         assert all((tensor == 0).all() for tensor in guarded)
         dist.destroy_process_group(group)
