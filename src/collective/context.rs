@@ -1,6 +1,9 @@
 //! What a schedule may do: exchange messages with the other ranks of its group.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::error::Result;
@@ -57,20 +60,29 @@ impl Context {
     }
 }
 
-/// Awaits all of them.
-pub(super) async fn all(posted: Vec<Posted>) -> Result<()> {
-    for message in posted {
-        message.await?;
-    }
-    Ok(())
+/// Awaits all of them. Each is asked at every poll, so that all transfers go on at once.
+pub(super) async fn all(mut posted: Vec<Posted>) -> Result<()> {
+    poll_fn(move |context| {
+        let mut failure = None;
+        posted.retain_mut(|message| match Pin::new(message).poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                failure = failure.take().or(result.err());
+                false
+            }
+        });
+        match failure {
+            Some(error) => Poll::Ready(Err(error)),
+            None if posted.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Awaits a message until `deadline`; `None` if it has not come by then. It is still under way in that case.
 pub(super) async fn until(deadline: Instant, mut posted: Posted) -> Option<Result<Arrival>> {
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::task::Poll;
-    std::future::poll_fn(move |context| match Pin::new(&mut posted).poll(context) {
+    poll_fn(move |context| match Pin::new(&mut posted).poll(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending if Instant::now() >= deadline => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
