@@ -62,6 +62,14 @@ test: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 test-rust test-cpp test-python: test-%: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@tools/test.sh $* -- $(ARGS)
 
+# PyTorch's own distributed tests against this backend, beside Gloo's results; needs the harness beside the checkout.
+conformance: $(STATE)/installed $(STATE)/demo $(STATE)/dev
+	@"$(VENV)/bin/python" tests/python/conformance_full.py $(ARGS)
+
+# The multi-rank tests again and again on 4 ranks, with a busy loop on each core.
+stress: $(STATE)/installed $(STATE)/demo $(STATE)/dev
+	@"$(VENV)/bin/python" tests/python/stress.py $(ARGS)
+
 lint: $(STATE)/environment $(STATE)/dev
 	@tools/lint.sh
 

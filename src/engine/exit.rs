@@ -6,10 +6,15 @@ use std::sync::Once;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::progress::Command;
+use crate::error::Error;
 use crate::mpi::{self, Environment};
 
 /// How long a process that ends in good order goes on with operations that nobody waited for.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the transport may take to give back the memory of operations that were ended then.
+const RELEASE: Duration = Duration::from_secs(1);
 
 // SAFETY: the declaration is that of glibc's stdlib.h.
 unsafe extern "C" {
@@ -44,11 +49,17 @@ pub fn before_interpreter_ends(drain: bool) {
 extern "C" fn leave(status: c_int, _: *mut c_void) {
     // In a forked child neither exists for us.
     let (Some(engine), Some(environment)) = (super::existing(), Environment::started()) else { return };
+    // An interpreter that has ended has given them their time already.
+    let grace = if engine.leaving() { RELEASE } else { GRACE };
     before_interpreter_ends(false);
     if status != 0 || !mpi::is_usable() {
         return;
     }
-    if !engine.drain(GRACE) {
+    if !engine.drain(grace) {
+        // A receive that no peer has matched can be taken back; a send that has begun cannot.
+        engine.command(Command::EndAll(Error::Unavailable("the process ends".to_owned())));
+    }
+    if !engine.drain(RELEASE) {
         eprintln!(
             "torch-rmpi: this process ends while messages are still under way that no peer has matched; it leaves \
              without MPI_Finalize, and exits with status 1. Wait for every work, and call destroy_process_group"

@@ -206,7 +206,7 @@ impl Engine {
         drop(progress);
         for remains in released {
             let lane = remains.operation.lane().clone();
-            drop(remains);
+            self.dispose(remains);
             lane.leave();
         }
         for end in ended {
@@ -226,21 +226,28 @@ impl Engine {
         // Release: pairs with the acquire of whoever finds nothing pending.
         self.pending.fetch_sub(1, Ordering::Release);
         self.bell.ring();
-        // Relaxed: set by the thread that drives from then on.
-        if self.leaving.load(Ordering::Relaxed) {
-            // Callbacks and tensors may belong to an interpreter that is gone.
-            std::mem::forget((completion, leftover));
-            operation.lane().leave();
-            return;
+        if !self.leaving() {
+            completion.announce();
         }
-        completion.announce();
         match leftover {
             Some(leftover) => self.command(Command::Retain(Remains { leftover, operation, _completion: completion })),
             None => {
-                drop(completion);
+                self.dispose(completion);
                 operation.lane().leave();
             }
         }
+    }
+
+    /// Drops what users gave, unless the process is about to end: it may belong to an interpreter that is gone.
+    fn dispose<T>(&self, given: T) {
+        if self.leaving() {
+            std::mem::forget(given);
+        }
+    }
+
+    fn leaving(&self) -> bool {
+        // Relaxed: set by the thread that drives from then on.
+        self.leaving.load(Ordering::Relaxed)
     }
 
     fn command(&self, command: Command) {

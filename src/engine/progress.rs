@@ -14,6 +14,8 @@ pub(super) enum Command {
     Start(Task),
     /// Ends every operation of the lane, which has been marked as failed.
     EndLane(u64),
+    /// Ends every operation.
+    EndAll(Error),
     /// Ends one operation with this error, if it has not ended.
     End(Arc<Operation>, Error),
     /// Keep until the transport has given the memory back.
@@ -67,6 +69,12 @@ impl Progress {
                     let error = task.operation.lane().check().err();
                     let error = error.unwrap_or_else(|| task.operation.timed_out());
                     self.end(task, Err(error), ended);
+                }
+            }
+            Command::EndAll(error) => {
+                // Queued operations end with the one before them, whose lane fails.
+                for task in std::mem::take(&mut self.running) {
+                    self.end(task, Err(error.clone()), ended);
                 }
             }
             Command::End(operation, error) => {

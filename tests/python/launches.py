@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -221,6 +222,8 @@ class Launches:
             if outcome.error is None and test is launch.tests[-1]:
                 outcome.error = launch.finish()
                 outcome.alive = False
+                if outcome.error is None and not launch.suspect:
+                    shutil.rmtree(launch.folder, ignore_errors=True)
             if not outcome.alive:
                 self.end()
             if outcome.error is None or not was_suspect or again:

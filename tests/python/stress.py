@@ -14,7 +14,7 @@ from pathlib import Path
 from processes import environment
 
 HERE = Path(__file__).resolve().parent
-# The matrix and the tests that wait for a timeout take long and learn little from a busy machine.
+# The matrix computes much and communicates little; the others start jobs of their own, on 2 ranks.
 LEFT_OUT = ("test_matrix.py", "test_conformance.py", "test_lifecycle.py", "test_starting.py", "test_launcher.py")
 BUSY = "while True: pass"
 
