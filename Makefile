@@ -35,7 +35,7 @@ STATE := $(VENV)/.torch-rmpi
 SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.txt pyproject.toml README.md \
             src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help demo build test test-rust test-cpp test-python lint fmt docs clean distclean check FORCE
+.PHONY: help demo build test conformance stress test-rust test-cpp test-python lint fmt docs clean distclean check FORCE
 
 help:
 	@echo "make demo       build, then train a small network on 2 ranks"
@@ -43,6 +43,7 @@ help:
 	@echo "make test       all tests; make test-rust, test-cpp, test-python: one kind, with ARGS=..."
 	@echo "make lint       all formatters and linters, changing nothing"
 	@echo "make fmt        format all sources"
+	@echo "make conformance  PyTorch's own distributed tests, beside Gloo's results; make stress: the multi-rank tests under load"
 	@echo "make docs       the documentation of the Rust core"
 	@echo "make clean      remove what was built; make distclean: $(VENV) too"
 	@echo
