@@ -4,7 +4,7 @@
 use super::Context;
 use super::context::all;
 use crate::error::Result;
-use crate::memory::{Scratch, View};
+use crate::memory::View;
 
 /// Up to this many ranks each sends to all others at once.
 const FEW: usize = 8;
@@ -43,7 +43,7 @@ async fn direct(context: &Context, blocks: &[View]) -> Result<()> {
 /// Bruck et al. 1997: log2(size) rounds, each rank's own block first, then those of the ranks after it.
 async fn bruck(context: &Context, blocks: &[View], len: usize) -> Result<()> {
     let (rank, size) = (context.rank(), context.size());
-    let mut scratch = Scratch::new(size * len);
+    let scratch = context.scratch(size * len);
     let rotated = scratch.view();
     rotated.slice(0..len).copy_from(&blocks[rank]);
     let mut have = 1;

@@ -9,7 +9,7 @@ use super::all_gather::exchange;
 use super::reduce_scatter::collect;
 use super::slices::{parts, pieces};
 use crate::error::Result;
-use crate::memory::{Scratch, View};
+use crate::memory::View;
 use crate::reduce::Reduction;
 
 /// Up to this many bytes in all contributions together, every rank gathers and reduces everything.
@@ -36,7 +36,7 @@ pub async fn all_reduce(context: Context, input: View, output: View, reduction: 
 }
 
 async fn gather_and_reduce(context: &Context, input: &View, output: &View, reduction: &Reduction) -> Result<()> {
-    let mut scratch = Scratch::new(input.len() * context.size());
+    let scratch = context.scratch(input.len() * context.size());
     let contributions = parts(&scratch.view(), input.len().max(1), context.size());
     contributions[context.rank()].copy_from(input);
     exchange(context, &contributions).await?;

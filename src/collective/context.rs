@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::error::Result;
 use crate::memory::View;
-use crate::transport::{Arrival, Channel, Outstanding, Posted, Transport};
+use crate::transport::{Arrival, Channel, Lease, Outstanding, Posted, Transport};
 
 /// One operation's access to its group.
 #[derive(Clone)]
@@ -42,7 +42,13 @@ impl Context {
         (1..size).map(move |distance| (rank + distance) % size)
     }
 
-    /// Starts to send, now; await the result before the memory is written again.
+    /// `len` bytes of scratch memory, zeroed. It stays for as long as a message of the operation may use it, however the
+    /// schedule ends.
+    pub fn scratch(&self, len: usize) -> Lease {
+        self.outstanding.lease(len)
+    }
+
+    /// Starts to send `data` await the result before the memory is written again.
     pub fn send(&self, peer: usize, data: &View) -> Result<Posted> {
         let request = self.transport.send(self.channel, peer, self.tag, data)?;
         Ok(self.outstanding.keep(request))

@@ -1,5 +1,6 @@
 //! The schedule of each collective, one per file: an `async fn` whose awaits are the messages of [`Context`]. The engine
-//! polls it; between two awaits it copies and reduces. A schedule owns its scratch memory and every message it starts.
+//! polls it; between two awaits it copies and reduces. Messages and scratch memory belong to the
+//! operation, not to the schedule, which may fail while they are in use.
 
 mod all_gather;
 mod all_reduce;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::context::{all, until};
 use crate::error::{Error, Result};
-use crate::memory::{Scratch, View};
+use crate::memory::View;
 
 /// What rank 0 answers.
 const PASSED: u8 = 1;
@@ -45,7 +45,7 @@ async fn supervise(context: &Context, start: Instant, timeout: Duration, wait_al
             None => missing.push(rank),
         }
     }
-    let mut scratch = Scratch::new(1);
+    let scratch = context.scratch(1);
     let verdict = scratch.view();
     verdict.fill(if missing.is_empty() { PASSED } else { FAILED });
     let sent = arrived.iter().map(|&rank| context.send(rank, &verdict)).collect::<Result<Vec<_>>>()?;
@@ -69,7 +69,7 @@ async fn supervise(context: &Context, start: Instant, timeout: Duration, wait_al
 async fn report(context: &Context, start: Instant, timeout: Duration) -> Result<()> {
     let rank = context.rank();
     let nothing = View::empty();
-    let mut scratch = Scratch::new(1);
+    let scratch = context.scratch(1);
     let verdict = scratch.view();
     let answer = context.receive(0, &verdict)?;
     let sent = context.send(0, &nothing)?;

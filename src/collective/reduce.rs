@@ -6,7 +6,7 @@ use super::context::all;
 use super::reduce_scatter::collect;
 use super::slices::{part, parts, pieces};
 use crate::error::Result;
-use crate::memory::{Scratch, View};
+use crate::memory::View;
 use crate::reduce::Reduction;
 
 /// Up to this many bytes, and for two ranks always, the root reduces alone.
@@ -45,7 +45,7 @@ async fn reduce_at_root(
     let Some(output) = output else {
         return context.send(root, input)?.await.map(drop);
     };
-    let mut scratch = Scratch::new(input.len() * context.size());
+    let scratch = context.scratch(input.len() * context.size());
     let mut contributions = parts(&scratch.view(), input.len().max(1), context.size());
     contributions[context.rank()] = *input;
     let received =
@@ -64,7 +64,7 @@ async fn reduce_slices(
     let (element, size) = (reduction.dtype().size(), context.size());
     let inputs = parts(input, element, size);
     let Some(output) = output else {
-        let mut scratch = Scratch::new(inputs[context.rank()].len());
+        let scratch = context.scratch(inputs[context.rank()].len());
         let result = scratch.view();
         collect(context, &inputs, &result, reduction).await?;
         return context.send(root, &result)?.await.map(drop);

@@ -4,7 +4,7 @@ use super::Context;
 use super::context::all;
 use super::slices::{part, pieces};
 use crate::error::Result;
-use crate::memory::{Scratch, View};
+use crate::memory::View;
 use crate::reduce::Reduction;
 
 /// The most scratch memory that a rank takes for the contributions of its peers.
@@ -30,7 +30,7 @@ pub async fn reduce_scatter(context: Context, inputs: Vec<View>, output: View, r
 /// Returns when the parts for others have been sent, too.
 pub(super) async fn collect(context: &Context, inputs: &[View], output: &View, reduction: &Reduction) -> Result<()> {
     let (rank, size) = (context.rank(), context.size());
-    let mut scratch = Scratch::new(output.len() * (size - 1));
+    let scratch = context.scratch(output.len() * (size - 1));
     let scratch = scratch.view();
     let mut contributions = inputs.to_vec();
     let mut posted = Vec::with_capacity(2 * size);

@@ -270,3 +270,27 @@ fn a_message_of_another_length_is_an_error() {
     }
     assert_eq!(failed, 2);
 }
+
+#[test]
+fn scratch_outlives_a_schedule_that_fails_while_a_message_is_under_way() {
+    let network = Arc::new(Network::default());
+    let outstanding: Vec<Arc<Outstanding>> = (0..2).map(|_| Arc::default()).collect();
+    // Rank 1 sends too little, rank 2 nothing: rank 0 fails, with its receive from rank 2 still posted.
+    let mut memory = [integers(0, 3_000), integers(1, 5)];
+    let mut steps: Vec<Steps> = (0..2)
+        .map(|rank| {
+            let transport = Arc::new(LocalTransport { network: network.clone(), rank, size: 3 });
+            let context = Context::new(transport, outstanding[rank].clone(), Channel::Collective, 0);
+            let view = memory[rank].view();
+            Box::pin(all_reduce(context, view, view, sum())) as Steps
+        })
+        .collect();
+    let mut task = TaskContext::from_waker(Waker::noop());
+    let failed = (0..100).any(|_| {
+        let _ = steps[1].as_mut().poll(&mut task);
+        matches!(steps[0].as_mut().poll(&mut task), Poll::Ready(Err(_)))
+    });
+    assert!(failed);
+    assert!(!outstanding[0].drain(), "a receive is still posted");
+    assert_eq!(outstanding[0].kept_scratch(), 1, "the memory that it writes to was freed");
+}

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::Engine;
 use super::backoff::Backoff;
+use super::{Driver, Engine};
 
 /// How long an idle thread sleeps at most: memory that a failed operation left with the transport is looked for then.
 const IDLE: Duration = Duration::from_millis(200);
@@ -62,14 +62,14 @@ fn run(engine: &'static Engine) {
         let seen = engine.bell.listen();
         if !engine.is_unattended() {
             backoff.reset();
-            let idle = engine.lock().has_remains().then_some(IDLE);
+            let idle = engine.has_retained().then_some(IDLE);
             if idle.is_some() {
-                engine.try_turn();
+                engine.try_turn(Driver::Passing);
             }
             engine.bell.sleep(seen, idle);
             continue;
         }
-        match engine.try_turn() {
+        match engine.try_turn(Driver::Passing) {
             Some(true) => backoff.reset(),
             _ => backoff.pause(&engine.bell, seen, None),
         }

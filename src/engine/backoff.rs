@@ -17,8 +17,8 @@ static CROWDED: AtomicBool = AtomicBool::new(false);
 /// Tells every later backoff how many ranks share this host.
 pub(crate) fn set_ranks_on_host(ranks: usize) {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    // Relaxed: a hint.
-    CROWDED.store(ranks > cores, Ordering::Relaxed);
+    // Relaxed: a hint. Never taken back: a smaller group does not make the host emptier.
+    CROWDED.fetch_or(ranks > cores, Ordering::Relaxed);
 }
 
 /// The patience of one wait.

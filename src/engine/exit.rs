@@ -7,11 +7,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::progress::Command;
-use crate::error::Error;
 use crate::mpi::{self, Environment};
 
 /// How long a process that ends in good order goes on with operations that nobody waited for.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a process in which an operation has failed waits for the others in `MPI_Finalize`: the peer that it failed
+/// for may never come.
+const FINALIZE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// How long the transport may take to give back the memory of operations that were ended then.
 const RELEASE: Duration = Duration::from_secs(1);
@@ -57,7 +60,7 @@ extern "C" fn leave(status: c_int, _: *mut c_void) {
     }
     if !engine.drain(grace) {
         // A receive that no peer has matched can be taken back; a send that has begun cannot.
-        engine.command(Command::EndAll(Error::Unavailable("the process ends".to_owned())));
+        engine.command(Command::EndAll("the process ends"));
     }
     if !engine.drain(RELEASE) {
         eprintln!(
@@ -67,7 +70,29 @@ extern "C" fn leave(status: c_int, _: *mut c_void) {
         // SAFETY: ends the process. Handlers that come later could only wait for peers that never come.
         unsafe { libc::_exit(1) }
     }
-    if let Err(error) = environment.finalize() {
+    if let Err(error) = engine.close(|failed| {
+        if failed {
+            leave_after(FINALIZE_AFTER_FAILURE);
+        }
+        environment.finalize()
+    }) {
         eprintln!("torch-rmpi: {error}");
+    }
+}
+
+/// Ends the process with status 1 if it still exists after `limit`.
+fn leave_after(limit: Duration) {
+    let watch = move || {
+        std::thread::sleep(limit);
+        eprintln!(
+            "torch-rmpi: an operation of this process had failed, and not every process of the job has come to its end \
+             {} s later; it leaves without them, with status 1",
+            limit.as_secs()
+        );
+        // SAFETY: ends the process, which is at its end.
+        unsafe { libc::_exit(1) }
+    };
+    if let Err(error) = std::thread::Builder::new().name("rmpi-exit".to_owned()).spawn(watch) {
+        eprintln!("torch-rmpi: no thread to watch over MPI_Finalize: {error}");
     }
 }

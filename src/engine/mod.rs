@@ -24,7 +24,8 @@ pub use operation::{Operation, Outcome};
 pub(crate) use task::panic_text;
 pub use task::{Completion, OnFailure, Order, Schedule, Task};
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,8 @@ use backoff::Backoff;
 use bell::Bell;
 use progress::{Command, Ended, Progress, Remains};
 
-/// How long a waiter sleeps while another thread drives, at most: a ring ends it sooner.
-const WHILE_ANOTHER_DRIVES: Duration = Duration::from_millis(50);
+/// How long a waiter sleeps while another thread drives, at most: a ring ends it sooner. No test may pass because of it.
+const WHILE_ANOTHER_DRIVES: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 50 });
 
 static ENGINE: OnceCell<Engine> = OnceCell::new();
 
@@ -44,11 +45,19 @@ static ENGINE: OnceCell<Engine> = OnceCell::new();
 pub struct Engine {
     progress: Mutex<Progress>,
     inbox: Mutex<Vec<Command>>,
+    /// Operations that have ended, and whose users have not been told.
+    untold: Mutex<VecDeque<Ended>>,
     bell: Bell,
-    /// Operations issued and not ended.
+    /// Operations issued and not ended, or ended and not told.
     pending: AtomicUsize,
+    /// Failed operations whose memory the transport still holds.
+    retained: AtomicUsize,
     /// Threads that wait for an operation, and so drive.
     waiters: AtomicUsize,
+    /// Those of them that are telling users, which may take as long as users like.
+    telling: AtomicUsize,
+    /// Threads that wait and have found another one driving.
+    sidelined: AtomicUsize,
     background: background::Thread,
     /// The process is about to end: nothing that users attached may run any more.
     leaving: AtomicBool,
@@ -63,25 +72,33 @@ pub fn engine() -> Result<&'static Engine> {
         Engine {
             progress: Mutex::default(),
             inbox: Mutex::default(),
+            untold: Mutex::default(),
             bell: Bell::default(),
             pending: AtomicUsize::new(0),
+            retained: AtomicUsize::new(0),
             waiters: AtomicUsize::new(0),
+            telling: AtomicUsize::new(0),
+            sidelined: AtomicUsize::new(0),
             background: background::Thread::default(),
             leaving: AtomicBool::new(false),
             pid: std::process::id(),
         }
     });
-    if engine.pid != std::process::id() {
-        return Err(Error::Unavailable(
-            "this process was forked from one that uses rmpi; a forked child cannot use its groups".to_owned(),
-        ));
+    if engine.is_foreign() {
+        return Err(forked());
     }
     Ok(engine)
 }
 
+fn forked() -> Error {
+    Error::Unavailable(
+        "this process was forked from one that uses rmpi; a forked child cannot use its groups".to_owned(),
+    )
+}
+
 /// The engine, if there is one and this process made it.
 pub(crate) fn existing() -> Option<&'static Engine> {
-    ENGINE.get().filter(|engine| engine.pid == std::process::id())
+    ENGINE.get().filter(|engine| !engine.is_foreign())
 }
 
 impl Engine {
@@ -97,10 +114,9 @@ impl Engine {
             return;
         }
         // Its first messages leave now, and a short send ends now.
-        self.try_turn();
+        self.try_turn(Driver::Passing);
         if !operation.is_done() {
-            self.background.start(self);
-            self.bell.ring();
+            self.wake_background();
         }
     }
 
@@ -109,12 +125,17 @@ impl Engine {
         if operation.is_done() {
             return true;
         }
+        if self.is_foreign() {
+            operation.set_result(Err(forked()));
+            operation.set_done();
+            return true;
+        }
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let _waiting = Waiting::new(self);
         let mut backoff = Backoff::waiter();
         loop {
             let seen = self.bell.listen();
-            let turn = self.try_turn();
+            let turn = self.try_turn(Driver::Waiter);
             if operation.is_done() {
                 return true;
             }
@@ -127,7 +148,14 @@ impl Engine {
                 Some(false) => backoff.pause(&self.bell, seen, left),
                 None => {
                     let limit = left.map_or(WHILE_ANOTHER_DRIVES, |left| left.min(WHILE_ANOTHER_DRIVES));
-                    self.bell.sleep(seen, Some(limit));
+                    self.sidelined.fetch_add(1, Ordering::Relaxed);
+                    // Pairs with the fence in `wake_sidelined`: the other thread sees this one counted, or this one
+                    // finds the lock free.
+                    fence(Ordering::SeqCst);
+                    if self.try_turn(Driver::Waiter).is_none() {
+                        self.bell.sleep(seen, Some(limit));
+                    }
+                    self.sidelined.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
@@ -135,6 +163,9 @@ impl Engine {
 
     /// Ends one operation with `error`, unless it ends first.
     pub fn end(&'static self, operation: Arc<Operation>, error: Error) {
+        if self.is_foreign() {
+            return;
+        }
         self.command(Command::End(operation, error));
         self.nudge();
     }
@@ -142,19 +173,25 @@ impl Engine {
     /// Marks the lane as failed and ends all its operations.
     pub fn end_lane(&'static self, lane: &Lane, cause: &str) {
         lane.fail(Kind::Backend, cause);
+        if self.is_foreign() {
+            return;
+        }
         self.command(Command::EndLane(lane.id()));
         self.nudge();
     }
 
     /// Drives until the lane has no operation left, or for at most `limit`. Returns whether none is left.
     pub fn quiesce(&'static self, lane: &Lane, limit: Duration) -> bool {
+        if self.is_foreign() {
+            return lane.pending() == 0;
+        }
         let until = Instant::now() + limit;
         let _waiting = Waiting::new(self);
         let mut backoff = Backoff::waiter();
         while lane.pending() > 0 {
             let seen = self.bell.listen();
             let left = until.saturating_duration_since(Instant::now());
-            match self.try_turn() {
+            match self.try_turn(Driver::Waiter) {
                 Some(true) => backoff.reset(),
                 _ if lane.pending() == 0 => return true,
                 _ if left.is_zero() => return false,
@@ -168,10 +205,9 @@ impl Engine {
     fn drain(&'static self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let mut backoff = Backoff::background();
-        // Acquire: see `tell`.
-        while self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty() || self.lock().has_remains() {
+        while self.has_work() {
             let seen = self.bell.listen();
-            if self.try_turn() == Some(true) {
+            if self.try_turn(Driver::Passing) == Some(true) {
                 backoff.reset();
             } else if Instant::now() >= until {
                 return false;
@@ -184,17 +220,30 @@ impl Engine {
 
     /// Runs `call`, which uses MPI directly, with no other thread inside MPI on behalf of the engine.
     pub fn exclusively<T>(&self, call: impl FnOnce() -> T) -> T {
-        let _progress = self.lock();
-        call()
+        let progress = self.lock();
+        let result = call();
+        drop(progress);
+        self.wake_sidelined();
+        result
+    }
+
+    /// Runs `finalize`, which learns whether an operation has failed, and drives nothing from then on.
+    fn close<T>(&self, finalize: impl FnOnce(bool) -> T) -> T {
+        let mut progress = self.lock();
+        progress.closed = true;
+        finalize(progress.has_failed)
     }
 
     /// One turn, unless another thread is at it. `Some(true)`: something ended.
-    fn try_turn(&'static self) -> Option<bool> {
+    fn try_turn(&'static self, driver: Driver) -> Option<bool> {
         let mut progress = match self.progress.try_lock() {
             Ok(progress) => progress,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
+        if progress.closed {
+            return Some(false);
+        }
         let mut ended = Vec::new();
         let commands = std::mem::take(&mut *self.inbox());
         let mut moved = !commands.is_empty();
@@ -202,39 +251,75 @@ impl Engine {
             progress.accept(command, &mut ended);
         }
         moved |= progress.turn(&mut ended);
-        let released = if progress.has_remains() { progress.released() } else { Vec::new() };
+        let released = progress.released();
         drop(progress);
+        if driver == Driver::Passing {
+            self.wake_sidelined();
+        }
+        // All of them, before users hear of one: they may wait for any other.
+        for end in &mut ended {
+            self.settle(end);
+        }
+        if !ended.is_empty() {
+            self.bell.ring();
+            self.untold().extend(ended);
+        }
+        self.tell(driver);
         for remains in released {
             let lane = remains.operation.lane().clone();
             self.dispose(remains);
             lane.leave();
-        }
-        for end in ended {
-            self.tell(end);
+            self.retained.fetch_sub(1, Ordering::Release);
         }
         Some(moved)
     }
 
-    /// Tells everybody that an operation has ended. No lock is held.
-    fn tell(&'static self, end: Ended) {
-        let Ended { operation, mut completion, result, leftover } = end;
-        if let Err(error) = &result {
+    /// After a turn by a thread that may not drive again: one that waits, and found the lock taken, goes on with it.
+    fn wake_sidelined(&self) {
+        // See `wait`.
+        fence(Ordering::SeqCst);
+        if self.sidelined.load(Ordering::Relaxed) > 0 {
+            self.bell.ring();
+        }
+    }
+
+    /// Records the result of an operation that has ended, and lets its waiters go. No lock is held.
+    fn settle(&self, end: &mut Ended) {
+        if let Err(error) = &end.result {
             log::warn!("{error}");
         }
-        completion.finish(operation.set_result(result));
-        operation.set_done();
-        // Release: pairs with the acquire of whoever finds nothing pending.
-        self.pending.fetch_sub(1, Ordering::Release);
-        self.bell.ring();
-        if !self.leaving() {
-            completion.announce();
+        let result = std::mem::replace(&mut end.result, Ok(Outcome::default()));
+        end.completion.finish(end.operation.set_result(result));
+        if end.leftover.is_some() {
+            // Counted before waiters go: the last to leave sees to it that somebody looks after the memory.
+            self.retained.fetch_add(1, Ordering::Relaxed);
         }
-        match leftover {
-            Some(leftover) => self.command(Command::Retain(Remains { leftover, operation, _completion: completion })),
-            None => {
-                self.dispose(completion);
-                operation.lane().leave();
+        end.operation.set_done();
+    }
+
+    /// Runs what users attached to operations that have ended. No lock is held: it may issue operations and wait.
+    fn tell(&'static self, driver: Driver) {
+        let mut telling = None;
+        loop {
+            let Some(end) = self.untold().pop_front() else { return };
+            let Ended { operation, mut completion, leftover, .. } = end;
+            if driver == Driver::Waiter && telling.is_none() {
+                telling = Some(Telling::new(self));
             }
+            if !self.leaving() {
+                completion.announce();
+            }
+            match leftover {
+                Some(leftover) => {
+                    self.command(Command::Retain(Remains { leftover, operation, _completion: completion }));
+                }
+                None => {
+                    self.dispose(completion);
+                    operation.lane().leave();
+                }
+            }
+            // Release: pairs with the acquire of whoever finds nothing pending.
+            self.pending.fetch_sub(1, Ordering::Release);
         }
     }
 
@@ -256,17 +341,40 @@ impl Engine {
 
     /// Has the inbox read soon, by this thread or by the one that drives.
     fn nudge(&'static self) {
-        if self.try_turn().is_none() {
-            self.background.start(self);
-            self.bell.ring();
+        if self.try_turn(Driver::Passing).is_none() {
+            self.wake_background();
         }
     }
 
-    /// Whether the background thread has something to do.
+    fn wake_background(&'static self) {
+        self.background.start(self);
+        self.bell.ring();
+    }
+
+    /// Whether anything is left to drive, to tell, or to give back.
+    fn has_work(&self) -> bool {
+        // Acquire: see `tell`.
+        self.pending.load(Ordering::Acquire) > 0 || self.has_retained() || !self.inbox().is_empty()
+    }
+
+    fn has_retained(&self) -> bool {
+        self.retained.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether the background thread has to drive.
     fn is_unattended(&self) -> bool {
-        // Acquire: see `tell`. Relaxed: a waiter that leaves rings the bell.
-        self.waiters.load(Ordering::Relaxed) == 0
+        // Relaxed: whoever changes them in that direction rings the bell.
+        self.waiters.load(Ordering::Relaxed) <= self.telling.load(Ordering::Relaxed)
             && (self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty())
+    }
+
+    /// Whether this process is a forked child of the one that made the engine.
+    fn is_foreign(&self) -> bool {
+        self.pid != std::process::id()
+    }
+
+    fn untold(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -279,8 +387,16 @@ impl Engine {
     }
 }
 
-/// Counts a thread among the waiters; when the last one leaves with operations pending, the background thread takes
-/// over.
+/// Who takes a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    /// A thread that waits, and takes the next turn, too.
+    Waiter,
+    /// Any other: a waiter that found the lock taken meanwhile is told.
+    Passing,
+}
+
+/// Counts a thread among the waiters; when it leaves with anything left to do, the background thread takes over.
 struct Waiting(&'static Engine);
 
 impl Waiting {
@@ -294,9 +410,28 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiters.fetch_sub(1, Ordering::Relaxed);
-        if self.0.pending.load(Ordering::Acquire) > 0 {
-            self.0.background.start(self.0);
-            self.0.bell.ring();
+        if self.0.pending.load(Ordering::Acquire) > 0 || self.0.has_retained() {
+            self.0.wake_background();
         }
+    }
+}
+
+/// Marks a waiter as telling users, so that the background thread drives meanwhile.
+struct Telling(&'static Engine);
+
+impl Telling {
+    fn new(engine: &'static Engine) -> Self {
+        engine.telling.fetch_add(1, Ordering::Relaxed);
+        // More than the operation that it tells about: that one still counts.
+        if engine.pending.load(Ordering::Acquire) > 1 {
+            engine.wake_background();
+        }
+        Telling(engine)
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.telling.fetch_sub(1, Ordering::Relaxed);
     }
 }

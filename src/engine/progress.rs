@@ -14,8 +14,8 @@ pub(super) enum Command {
     Start(Task),
     /// Ends every operation of the lane, which has been marked as failed.
     EndLane(u64),
-    /// Ends every operation.
-    EndAll(Error),
+    /// Ends every operation, for this reason.
+    EndAll(&'static str),
     /// Ends one operation with this error, if it has not ended.
     End(Arc<Operation>, Error),
     /// Keep until the transport has given the memory back.
@@ -31,7 +31,7 @@ pub(super) struct Ended {
     pub leftover: Option<Leftover>,
 }
 
-/// A schedule that will not be polled again, with the messages that still use its memory.
+/// A schedule that will not be polled again, with the messages that still use memory.
 pub(super) struct Leftover {
     _schedule: Schedule,
     outstanding: Arc<Outstanding>,
@@ -52,13 +52,17 @@ pub(super) struct Progress {
     /// Ordered operations that wait for their turn; a lane is here while one of its operations runs.
     waiting: HashMap<u64, VecDeque<Task>>,
     remains: Vec<Remains>,
+    /// An operation has failed by itself, and its group with it.
+    pub has_failed: bool,
+    /// The process has ended its communication.
+    pub closed: bool,
 }
 
 impl Progress {
     /// Takes a command; ended operations go to `ended`.
     pub fn accept(&mut self, command: Command, ended: &mut Vec<Ended>) {
         match command {
-            Command::Start(task) => self.start(task),
+            Command::Start(task) => self.start(task, ended),
             Command::EndLane(id) => {
                 let (out, kept) = std::mem::take(&mut self.running)
                     .into_iter()
@@ -71,10 +75,11 @@ impl Progress {
                     self.end(task, Err(error), ended);
                 }
             }
-            Command::EndAll(error) => {
+            Command::EndAll(cause) => {
                 // Queued operations end with the one before them, whose lane fails.
                 for task in std::mem::take(&mut self.running) {
-                    self.end(task, Err(error.clone()), ended);
+                    let group = task.operation.lane().name().to_owned();
+                    self.end(task, Err(Error::GroupFailed { group, cause: cause.to_owned() }), ended);
                 }
             }
             Command::End(operation, error) => {
@@ -104,6 +109,7 @@ impl Progress {
                 None => index += 1,
                 Some(result) => {
                     let task = self.running.remove(index);
+                    self.has_failed |= result.is_err() && task.on_failure == OnFailure::FailLane;
                     self.end(task, result, ended);
                 }
             }
@@ -117,6 +123,7 @@ impl Progress {
         let late = |task: &Task| task.is_late(now);
         let lanes = self.waiting.iter().filter(|(_, queue)| queue.iter().any(late)).map(|(&id, _)| id);
         for id in lanes.collect::<Vec<_>>() {
+            self.has_failed = true;
             // Its failure is the lane's, so the whole queue ends, the late one with its own error.
             let queue = self.waiting.get_mut(&id).map(std::mem::take).unwrap_or_default();
             let (late, other): (Vec<_>, Vec<_>) = queue.into_iter().partition(late);
@@ -133,18 +140,20 @@ impl Progress {
 
     /// The remains whose memory has come back; to be dropped when the lock is free.
     pub fn released(&mut self) -> Vec<Remains> {
+        if self.remains.is_empty() {
+            return Vec::new();
+        }
         let (released, kept) =
             std::mem::take(&mut self.remains).into_iter().partition(|remains| remains.leftover.outstanding.drain());
         self.remains = kept;
         released
     }
 
-    /// Whether memory of failed operations is still held by the transport.
-    pub fn has_remains(&self) -> bool {
-        !self.remains.is_empty()
-    }
-
-    fn start(&mut self, task: Task) {
+    fn start(&mut self, task: Task, ended: &mut Vec<Ended>) {
+        // It may have failed since the operation was issued.
+        if let Err(error) = task.operation.lane().check() {
+            return self.end_queued(task, error, ended);
+        }
         if task.order == Order::InLane {
             match self.waiting.get_mut(&task.operation.lane().id()) {
                 Some(queue) => return queue.push_back(task),

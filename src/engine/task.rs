@@ -11,7 +11,8 @@ use super::operation::{Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::transport::Outstanding;
 
-/// The steps of an operation, as a state machine that each poll takes as far as it can go. It owns its scratch memory.
+/// The steps of an operation, as a state machine that each poll takes as far as it can go. Memory that its messages use
+/// belongs to the operation's [`Outstanding`], since a schedule that fails drops all its own.
 pub type Schedule = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
 
 /// Whom to tell about the end of an operation. `finish`, then `announce`, then drop, each once, on whichever thread

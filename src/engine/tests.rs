@@ -206,3 +206,82 @@ fn memory_is_kept_until_the_transport_gives_it_back() {
     assert!(engine().unwrap().quiesce(&lane, LONG));
     assert_eq!(story_of(&story, "held").last().unwrap(), "held dropped");
 }
+
+/// A callback that waits for another operation.
+struct WaitsFor {
+    other: Arc<Mutex<Option<Arc<Operation>>>>,
+    waited: Arc<AtomicBool>,
+}
+
+impl Completion for WaitsFor {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+
+    fn announce(&mut self) {
+        let other = self.other.lock().unwrap().take().unwrap();
+        self.waited.store(engine().unwrap().wait(&other, Some(Duration::from_secs(5))), Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_callback_may_wait_for_an_operation_that_ended_in_the_same_turn() {
+    let lane = lane("together");
+    let (other, waited) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+    let first = Operation::new("first", None, lane.clone(), 0, LONG);
+    let completion = Box::new(WaitsFor { other: other.clone(), waited: waited.clone() });
+    let gate = Arc::new(AtomicBool::new(false));
+    let until_open = |gate: Arc<AtomicBool>| {
+        poll_fn(move |_| if gate.load(Ordering::SeqCst) { Poll::Ready(Ok(Outcome::default())) } else { Poll::Pending })
+    };
+    let task = Task {
+        operation: first.clone(),
+        schedule: Box::pin(until_open(gate.clone())),
+        outstanding: Arc::default(),
+        completion,
+        order: Order::Free,
+        on_failure: OnFailure::FailLane,
+    };
+    engine().unwrap().submit(task, true);
+    let second =
+        submit(&lane, &Story::default(), Given { order: Order::Free, ..given("second", until_open(gate.clone())) });
+    *other.lock().unwrap() = Some(second);
+    gate.store(true, Ordering::SeqCst);
+    assert!(engine().unwrap().quiesce(&lane, LONG));
+    assert!(waited.load(Ordering::SeqCst), "the callback has waited in vain");
+}
+
+#[test]
+fn an_operation_of_a_lane_that_has_failed_meanwhile_never_starts() {
+    let (lane, story) = (lane("failed"), Story::default());
+    lane.fail(Kind::Backend, "a test");
+    let operation = submit(&lane, &story, given("late", poll_fn(|_| panic!("it was started"))));
+    wait(&operation);
+    let text = operation.result().unwrap().as_ref().unwrap_err().to_string();
+    assert!(text.contains("a test"), "{text}");
+}
+
+#[test]
+fn a_waiter_takes_over_from_a_thread_that_was_driving() {
+    let (lane, story) = (lane("takes over"), Story::default());
+    let operation = submit(
+        &lane,
+        &story,
+        given(
+            "slow",
+            poll_fn({
+                let polls = AtomicUsize::new(0);
+                move |_| match polls.fetch_add(1, Ordering::SeqCst) {
+                    // One long turn, by the other thread, in which the waiter arrives.
+                    0 => {
+                        std::thread::sleep(Duration::from_millis(30));
+                        Poll::Pending
+                    }
+                    _ => Poll::Ready(Ok(Outcome::default())),
+                }
+            }),
+        ),
+    );
+    let other = std::thread::spawn(|| engine().unwrap().try_turn(Driver::Passing));
+    std::thread::sleep(Duration::from_millis(10));
+    assert!(engine().unwrap().wait(&operation, Some(Duration::from_secs(10))), "nobody has woken it");
+    other.join().unwrap();
+}

@@ -36,11 +36,16 @@ impl Address {
             world_rank: environment.world_rank(),
             world_size: environment.world_size(),
             job: job.iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default(),
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            boot_id: boot_id(),
             pid: std::process::id(),
             library: library_version(),
         })
     }
+}
+
+/// The kernel's boot id; empty if there is none.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 impl fmt::Display for Address {

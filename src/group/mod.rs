@@ -10,7 +10,7 @@ pub use address::Address;
 pub use call::Call;
 pub use world::world_broadcast;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use once_cell::sync::OnceCell;
 use crate::engine::{self, Completion, Engine, Lane, OnFailure, Operation, Order, Outcome, Task, engine};
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
-use crate::mpi::Environment;
+use crate::mpi::{self, Environment};
 use crate::transport::{MpiTransport, Outstanding, Transport};
 
 /// The timeout of an operation if nothing else is said: as torch's (c10d `kBackendDefaultTimeout`).
@@ -29,6 +29,9 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How long [`Group::shutdown`] lets pending operations go on.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// How long [`Group::shutdown`] waits for the memory of a failed group.
+const RELEASE_GRACE: Duration = Duration::from_millis(100);
 
 /// What may be chosen when a group is created.
 #[derive(Clone, Debug)]
@@ -61,8 +64,8 @@ pub struct Group {
     issued: Mutex<Issued>,
     /// When it was shut down.
     closed: OnceCell<Instant>,
-    /// A message may still come that nobody will receive.
-    stray: Arc<AtomicBool>,
+    /// Monitored barriers whose messages may still come when nobody will receive them: those that have not passed.
+    strays: Arc<AtomicUsize>,
 }
 
 /// How many operations of each kind were issued.
@@ -80,21 +83,22 @@ impl Group {
         let (environment, engine) = start()?;
         let world_ranks = address::check(addresses, rank, environment)?;
         engine::set_ranks_on_host(address::on_host(addresses, rank));
-        let transport = MpiTransport::create(environment, &world_ranks, address::creation_tag(&options.name))?;
-        if transport.rank() != rank || transport.size() != addresses.len() {
-            return Err(Error::Internal(format!(
-                "MPI made this process rank {} of {}, not {rank} of {}",
-                transport.rank(),
-                transport.size(),
-                addresses.len()
-            )));
+        Group::of_world_ranks(environment, engine, &world_ranks, options)
+    }
+
+    /// A group of the processes with these ranks in MPI_COMM_WORLD, all of which are here.
+    fn of_world_ranks(
+        environment: &Environment,
+        engine: &'static Engine,
+        world_ranks: &[usize],
+        options: GroupOptions,
+    ) -> Result<Group> {
+        let transport = MpiTransport::create(environment, world_ranks, address::creation_tag(&options.name))?;
+        let (rank, size) = (transport.rank(), transport.size());
+        if size != world_ranks.len() || world_ranks[rank] != environment.world_rank() {
+            return Err(Error::Internal(format!("MPI made this process rank {rank} of {size} in {world_ranks:?}")));
         }
-        log::info!(
-            "group \"{}\": rank {rank} of {} over {}",
-            options.name,
-            addresses.len(),
-            crate::mpi::library_version()
-        );
+        log::info!("group \"{}\": rank {rank} of {size} over {}", options.name, mpi::library_version());
         Ok(Group::over(engine, transport, options))
     }
 
@@ -106,7 +110,7 @@ impl Group {
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
             closed: OnceCell::new(),
-            stray: Arc::default(),
+            strays: Arc::default(),
         };
         group.set_timeout(options.timeout);
         group
@@ -173,6 +177,9 @@ impl Group {
     ) -> Result<Arc<Operation>> {
         let engine = engine()?;
         self.check()?;
+        if mpi::is_finalized() {
+            return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
+        }
         check::check(call, inputs, outputs, self.rank(), self.size(), self.transport.tag_max())?;
         let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
         let outstanding = Arc::new(Outstanding::default());
@@ -218,7 +225,7 @@ impl Group {
         }
     }
 
-    /// Ends one operation with an error, unless it ends first; its group fails with it.
+    /// Ends one operation with an error, unless it ends first; its group fails with it, unless it is a monitored barrier.
     pub fn cancel(&self, operation: &Arc<Operation>, reason: &str) {
         let error = Error::GroupFailed { group: self.lane.name().to_owned(), cause: reason.to_owned() };
         self.engine.end(operation.clone(), error);
@@ -237,6 +244,8 @@ impl Group {
         let closed = self.closed.get_or_init(Instant::now);
         if self.lane.has_failed() {
             engine.end_lane(&self.lane, "the group was shut down");
+            // Memory that MPI has given back is the caller's again when this returns.
+            engine.quiesce(&self.lane, limit.min(RELEASE_GRACE));
         } else if !engine.quiesce(&self.lane, limit) {
             if closed.elapsed() > SHUTDOWN_GRACE {
                 let cause = "it was shut down (destroy_process_group) with operations pending that no peer has matched";
@@ -249,7 +258,7 @@ impl Group {
     }
 
     fn release(&self, engine: &'static Engine) -> Result<()> {
-        if self.lane.has_failed() || self.lane.pending() > 0 || self.stray.load(Ordering::Relaxed) {
+        if self.lane.has_failed() || self.lane.pending() > 0 || self.strays.load(Ordering::Relaxed) > 0 {
             self.transport.leak();
             return Ok(());
         }

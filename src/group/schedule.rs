@@ -1,6 +1,7 @@
 //! From a call to its schedule.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Call, Group};
@@ -50,13 +51,13 @@ pub(super) fn schedule(
         Call::AllToAll => done(collective::all_to_all(context, all(inputs), all(outputs))),
         Call::Barrier => done(collective::barrier(context)),
         Call::MonitoredBarrier { wait_all_ranks } => {
-            let stray = group.stray.clone();
+            let strays = group.strays.clone();
+            // Relaxed: read when the lane has no operation left, which orders it.
+            strays.fetch_add(1, Ordering::Relaxed);
             done(async move {
-                let result = collective::monitored_barrier(context, timeout, wait_all_ranks).await;
-                if result.is_err() {
-                    stray.store(true, std::sync::atomic::Ordering::Relaxed);
-                }
-                result
+                collective::monitored_barrier(context, timeout, wait_all_ranks).await?;
+                strays.fetch_sub(1, Ordering::Relaxed);
+                Ok(())
             })
         }
         Call::Send { to, .. } => done(async move { context.send(to, &input)?.await.map(drop) }),

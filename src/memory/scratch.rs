@@ -2,8 +2,8 @@
 
 use super::View;
 
-/// Memory that a schedule allocates for itself, aligned for every element type. It is freed when dropped, so the
-/// schedule must own it for as long as a request uses it.
+/// Memory of the library's own, aligned for every element type. It is freed when dropped, and a view of it does not keep
+/// it: a schedule takes its scratch from its context, which keeps it for as long as a message may use it.
 #[derive(Debug)]
 pub struct Scratch {
     // u128 gives the alignment of the largest element type (complex128).
@@ -18,9 +18,9 @@ impl Scratch {
     }
 
     /// The whole of it.
-    pub fn view(&mut self) -> View {
-        // SAFETY: the vector owns at least `len` bytes, is never resized, and outlives the schedule's requests, which
-        // the engine keeps together with the schedule.
+    pub(crate) fn view(&mut self) -> View {
+        // SAFETY: the vector owns at least `len` bytes and is never resized. Whoever holds the scratch keeps it until
+        // the transport has given the memory back (see `transport::Lease`).
         unsafe { View::new(self.words.as_mut_ptr().cast(), self.len) }
     }
 }

@@ -1,6 +1,7 @@
 //! Communicators (MPI 4.1, chapter 7).
 
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 
 use mpi_sys::MPI_Comm;
 
@@ -36,9 +37,11 @@ impl Communicator {
         // SAFETY: created above.
         let freed = check("MPI_Group_free", unsafe { mpi_sys::MPI_Group_free(&mut world) });
         included.and(freed)?;
-        // SAFETY: `members` is valid and has this process in it.
-        let created = check("MPI_Comm_create_group", unsafe {
-            mpi_sys::MPI_Comm_create_group(environment.world(), members, tag, &mut raw)
+        let created = returning_errors(environment.world(), || {
+            // SAFETY: `members` is valid and has this process in it.
+            check("MPI_Comm_create_group", unsafe {
+                mpi_sys::MPI_Comm_create_group(environment.world(), members, tag, &mut raw)
+            })
         });
         // SAFETY: created above.
         let freed = check("MPI_Group_free", unsafe { mpi_sys::MPI_Group_free(&mut members) });
@@ -61,10 +64,7 @@ impl Communicator {
     }
 
     fn adopt(raw: MPI_Comm) -> Result<Communicator> {
-        // SAFETY: a communicator that was just created; a constant of the C library.
-        check("MPI_Comm_set_errhandler", unsafe {
-            mpi_sys::MPI_Comm_set_errhandler(raw, mpi_sys::RSMPI_ERRORS_RETURN)
-        })?;
+        return_errors(raw)?;
         Ok(Communicator { raw, owned: true })
     }
 
@@ -96,6 +96,29 @@ impl Communicator {
     pub(super) fn raw(&self) -> MPI_Comm {
         self.raw
     }
+}
+
+/// Runs `call` with errors on `communicator`, which is not of this library, returned instead of fatal.
+fn returning_errors(communicator: MPI_Comm, call: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut theirs = MaybeUninit::<mpi_sys::MPI_Errhandler>::zeroed();
+    // SAFETY: a live communicator; the output is written on success.
+    check("MPI_Comm_get_errhandler", unsafe { mpi_sys::MPI_Comm_get_errhandler(communicator, theirs.as_mut_ptr()) })?;
+    // SAFETY: written, since the call has succeeded.
+    let mut theirs = unsafe { theirs.assume_init() };
+    return_errors(communicator)?;
+    let result = call();
+    // SAFETY: a live communicator, and the handler that it had.
+    let restored = check("MPI_Comm_set_errhandler", unsafe { mpi_sys::MPI_Comm_set_errhandler(communicator, theirs) });
+    // SAFETY: `MPI_Comm_get_errhandler` counts as a new reference (MPI 4.1, section 9.3.4).
+    let freed = check("MPI_Errhandler_free", unsafe { mpi_sys::MPI_Errhandler_free(&mut theirs) });
+    result.and(restored).and(freed)
+}
+
+fn return_errors(communicator: MPI_Comm) -> Result<()> {
+    // SAFETY: a live communicator; a constant of the C library.
+    check("MPI_Comm_set_errhandler", unsafe {
+        mpi_sys::MPI_Comm_set_errhandler(communicator, mpi_sys::RSMPI_ERRORS_RETURN)
+    })
 }
 
 fn null() -> MPI_Comm {

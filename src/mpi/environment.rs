@@ -9,7 +9,8 @@ use once_cell::sync::OnceCell;
 use super::check::check;
 use crate::error::{Error, Result};
 
-static ENVIRONMENT: OnceCell<Environment> = OnceCell::new();
+/// Kept if it is an error, too: MPI cannot be started twice.
+static ENVIRONMENT: OnceCell<Result<Environment>> = OnceCell::new();
 
 /// MPI as this process found or started it.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ unsafe impl Sync for Environment {}
 impl Environment {
     /// MPI, initialised by this call if nobody has yet.
     pub fn start() -> Result<&'static Environment> {
-        let environment = ENVIRONMENT.get_or_try_init(initialize)?;
+        let environment = ENVIRONMENT.get_or_init(initialize).as_ref().map_err(Clone::clone)?;
         if environment.pid != std::process::id() {
             return Err(Error::Unavailable(
                 "this process was forked from one that uses MPI, and a forked child must not use it; start workers with \
@@ -38,7 +39,7 @@ impl Environment {
                     .to_owned(),
             ));
         }
-        if finalized() {
+        if is_finalized() {
             return Err(Error::Unavailable(
                 "MPI was finalized already, by another library of this process; MPI cannot be started twice".to_owned(),
             ));
@@ -48,7 +49,7 @@ impl Environment {
 
     /// The environment, if MPI was started through it in this very process.
     pub(crate) fn started() -> Option<&'static Environment> {
-        ENVIRONMENT.get().filter(|environment| environment.pid == std::process::id())
+        ENVIRONMENT.get()?.as_ref().ok().filter(|environment| environment.pid == std::process::id())
     }
 
     /// This process's rank in MPI_COMM_WORLD.
@@ -84,10 +85,10 @@ impl Environment {
     /// Ends MPI if this library started it. Blocks until every process of the job does the same, so that nobody leaves
     /// while a slower peer still needs it.
     pub(crate) fn finalize(&self) -> Result<()> {
-        if !self.owner || finalized() {
+        if !self.owner || is_finalized() {
             return Ok(());
         }
-        // SAFETY: MPI is initialised and not finalized, and the engine has stopped.
+        // SAFETY: MPI is initialised and not finalized, and the caller sees to it that no other thread uses it.
         check("MPI_Finalize", unsafe { mpi_sys::MPI_Finalize() })
     }
 
@@ -98,14 +99,14 @@ impl Environment {
 
 /// True while MPI calls are allowed in this process.
 pub(crate) fn is_usable() -> bool {
-    Environment::started().is_some() && !finalized()
+    Environment::started().is_some() && !is_finalized()
 }
 
 fn initialize() -> Result<Environment> {
     // SAFETY: constants of the C library.
     let (world, multiple) = unsafe { (mpi_sys::RSMPI_COMM_WORLD, mpi_sys::RSMPI_THREAD_MULTIPLE) };
     let initialized = is_initialized();
-    if finalized() {
+    if is_finalized() {
         return Err(Error::Unavailable(
             "MPI was started and finalized already by another library of this process; it cannot be started twice"
                 .to_owned(),
@@ -123,6 +124,10 @@ fn initialize() -> Result<Environment> {
     }
     if provided < multiple {
         return Err(Error::Unavailable(if !initialized {
+            // SAFETY: initialised above, and nothing else has used it.
+            if let Err(error) = check("MPI_Finalize", unsafe { mpi_sys::MPI_Finalize() }) {
+                log::error!("{error}");
+            }
             format!("this MPI ({}) does not offer MPI_THREAD_MULTIPLE, which rmpi needs", library_version())
         } else {
             "another library of this process initialised MPI without MPI_THREAD_MULTIPLE, which rmpi needs: with mpi4py \
@@ -153,7 +158,8 @@ pub fn is_initialized() -> bool {
     code == 0 && initialized != 0
 }
 
-fn finalized() -> bool {
+/// True once MPI was finalized in this process, by whomever.
+pub(crate) fn is_finalized() -> bool {
     let mut finalized = 0;
     // SAFETY: may be called at any time.
     let code = unsafe { mpi_sys::MPI_Finalized(&mut finalized) };

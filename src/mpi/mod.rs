@@ -10,8 +10,8 @@ mod environment;
 mod request;
 
 pub use communicator::Communicator;
-pub(crate) use environment::is_usable;
 pub use environment::{Environment, is_initialized, library_version};
+pub(crate) use environment::{is_finalized, is_usable};
 pub use request::{Arrival, Message, Request};
 
 /// The highest tag that every MPI supports (MPI 4.1, section 9.1.2, `MPI_TAG_UB` is at least this).

@@ -53,14 +53,17 @@ impl Matching {
     }
 
     /// Gives a message to the first receive that takes it and has none: messages of one sender and tag are received in
-    /// the order in which the receives were started.
-    fn deliver(&self, key: Key, message: Message) {
+    /// the order in which the receives were started. Returns it if there is no such receive.
+    fn deliver(&self, key: Key, message: Message) -> Option<Message> {
         let waiting = self.waiting();
         let takes =
             |slot: &&Arc<Slot>| slot.peer.is_none_or(|peer| peer == message.source()) && slot.message().is_none();
-        // Whoever asked for it waits, and takes it, so there is one.
-        if let Some(slot) = waiting.get(&key).and_then(|queue| queue.iter().find(takes)) {
-            *slot.message() = Some(message);
+        match waiting.get(&key).and_then(|queue| queue.iter().find(takes)) {
+            Some(slot) => {
+                *slot.message() = Some(message);
+                None
+            }
+            None => Some(message),
         }
     }
 }
@@ -76,7 +79,7 @@ pub(super) struct Receive {
 enum State {
     Waiting(Arc<Slot>),
     Receiving(mpi::Request),
-    /// A message of the wrong length: it is received, so that its sender goes on, into memory of its own.
+    /// A message that nobody can take: it is received, so that its sender goes on, into memory of its own.
     Discarding(mpi::Request, Error, #[allow(dead_code)] Scratch),
     GivenUp,
 }
@@ -91,12 +94,16 @@ impl Receive {
         let (peer, bytes) = (message.source(), message.bytes());
         if bytes == self.buffer.len() {
             self.state = State::Receiving(message.receive(&self.buffer)?);
-        } else {
-            let error = Error::Length { peer, received: bytes as u64, expected: self.buffer.len() as u64 };
-            let mut scratch = Scratch::new(bytes);
-            let request = message.receive(&scratch.view())?;
-            self.state = State::Discarding(request, error, scratch);
+            return Ok(());
         }
+        let error = Error::Length { peer, received: bytes as u64, expected: self.buffer.len() as u64 };
+        self.discard(message, error)
+    }
+
+    fn discard(&mut self, message: Message, error: Error) -> Result<()> {
+        let mut scratch = Scratch::new(message.bytes());
+        let request = message.receive(&scratch.view())?;
+        self.state = State::Discarding(request, error, scratch);
         Ok(())
     }
 }
@@ -108,7 +115,8 @@ impl Request for Receive {
             if slot.message().is_none()
                 && let Some(message) = self.endpoint.probe(self.key.0, slot.peer, self.key.1)?
             {
-                self.endpoint.matching.deliver(self.key, message);
+                let left = self.endpoint.matching.deliver(self.key, message);
+                debug_assert!(left.is_none(), "this receive takes it, if no other does");
             }
             let Some(message) = slot.message().take() else { return Ok(None) };
             self.endpoint.matching.leave(self.key, &slot);
@@ -126,10 +134,19 @@ impl Request for Receive {
     }
 
     fn cancel(&mut self) {
-        if let State::Waiting(slot) = &self.state {
-            self.endpoint.matching.leave(self.key, slot);
-            self.state = State::GivenUp;
+        // A message that is on its way into memory is there soon.
+        let State::Waiting(slot) = &self.state else { return };
+        let slot = slot.clone();
+        self.endpoint.matching.leave(self.key, &slot);
+        self.state = State::GivenUp;
+        // Another receive may have found this one's message: the next one takes it, or it is received for nobody, since
+        // only its handle can receive it and its sender waits for that.
+        let message = slot.message().take();
+        if let Some(message) = message.and_then(|message| self.endpoint.matching.deliver(self.key, message)) {
+            let error = Error::Internal("a message for a receive that was given up".to_owned());
+            if let Err(error) = self.discard(message, error) {
+                log::warn!("{error}");
+            }
         }
-        // A message that has come is on its way into memory: it is over soon.
     }
 }

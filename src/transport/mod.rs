@@ -9,7 +9,7 @@ mod outstanding;
 
 pub use self::mpi::MpiTransport;
 pub use crate::mpi::Arrival;
-pub use outstanding::{Outstanding, Posted};
+pub use outstanding::{Lease, Outstanding, Posted};
 
 use crate::error::Result;
 use crate::memory::View;

@@ -1,5 +1,6 @@
 //! The requests of one operation, kept until each has completed: the memory that they name belongs to the transport
-//! that long, whatever becomes of the operation.
+//! that long, whatever becomes of the operation. The operation's scratch memory is kept here for the same reason: a
+//! schedule that fails drops what it owns while messages may still be under way.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,11 +9,14 @@ use std::task::{Context, Poll};
 
 use super::{Arrival, Request};
 use crate::error::Result;
+use crate::memory::{Scratch, View};
 
 /// The requests of one operation that have not completed.
 #[derive(Default)]
 pub struct Outstanding {
     slots: Mutex<Vec<Option<Box<dyn Request>>>>,
+    /// What a schedule has given back while a request was under way.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 impl Outstanding {
@@ -26,6 +30,12 @@ impl Outstanding {
         slots[slot] = Some(request);
         drop(slots);
         Posted { outstanding: self.clone(), slot }
+    }
+
+    /// `len` bytes of scratch memory, zeroed.
+    pub fn lease(self: &Arc<Self>, len: usize) -> Lease {
+        let mut scratch = Scratch::new(len);
+        Lease { view: scratch.view(), scratch: Some(scratch), outstanding: self.clone() }
     }
 
     /// Asks for the memory of all requests back.
@@ -51,9 +61,38 @@ impl Outstanding {
         slots.iter().all(Option::is_none)
     }
 
+    /// How many pieces of scratch memory outlived their schedule.
+    #[cfg(test)]
+    pub(crate) fn kept_scratch(&self) -> usize {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Option<Box<dyn Request>>>> {
         // A request that panicked is gone from its caller's point of view; the others are still valid.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Scratch memory of a schedule. When it is dropped, the memory is freed if no message of the operation is under way, and
+/// kept until all of them have ended otherwise.
+pub struct Lease {
+    view: View,
+    scratch: Option<Scratch>,
+    outstanding: Arc<Outstanding>,
+}
+
+impl Lease {
+    /// The whole of it.
+    pub fn view(&self) -> View {
+        self.view
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.outstanding.lock().iter().any(Option::is_some) {
+            self.outstanding.scratch.lock().unwrap_or_else(PoisonError::into_inner).extend(self.scratch.take());
+        }
     }
 }
 

@@ -22,8 +22,11 @@ const CASES: &[(&str, Case)] = &[
 ];
 
 pub fn run() -> ExitCode {
+    let ranks = std::env::var(crate::launch::RANK_MARK).unwrap();
     for (name, case) in CASES {
         let group = world(name);
+        // Under the mpirun of another MPI each would be alone.
+        assert_eq!(group.size().to_string(), ranks, "is this the mpirun of {}?", rmpi::mpi::library_version());
         if group.rank() == 0 && std::env::var_os("RMPI_RUST_TEST_VERBOSE").is_some() {
             eprintln!("{name} ...");
         }

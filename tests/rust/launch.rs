@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Set in the environment of the ranks.
+/// Set in the environment of the ranks, to their number.
 pub const RANK_MARK: &str = "RMPI_RUST_TEST_RANK";
 
 /// One run of all tests takes seconds; more means that a rank hangs.
@@ -52,7 +52,11 @@ fn run(ranks: usize) -> io::Result<ExitStatus> {
         command.arg("--oversubscribe").args(["--bind-to", "none"]);
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
-    command.args(["-n", &ranks.to_string()]).arg(env::current_exe()?).env(RANK_MARK, "1").stdin(Stdio::null());
+    command
+        .args(["-n", &ranks.to_string()])
+        .arg(env::current_exe()?)
+        .env(RANK_MARK, ranks.to_string())
+        .stdin(Stdio::null());
     let mut child = command.process_group(0).spawn()?;
     wait(&mut child)
 }
