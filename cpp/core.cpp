@@ -1,11 +1,19 @@
 #include "core.hpp"
 
+#include <exception>
 #include <utility>
 
 #include "errors.hpp"
 
 namespace rmpi {
 namespace {
+
+/// A number that no other thread of this process ever has.
+std::uint64_t thread_number() {
+  static std::atomic<std::uint64_t> next{0};
+  thread_local const std::uint64_t number = next.fetch_add(1, std::memory_order_relaxed);
+  return number;
+}
 
 rust::Slice<const bridge::Region> as_slice(const Regions& regions) { return {regions.data(), regions.size()}; }
 
@@ -64,8 +72,10 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
   try {
     issue_all(work);
   } catch (...) {
-    // What has been issued goes on by itself; nobody gets the Work.
+    // The group has failed halfway. Nobody gets the Work, so what was issued is over when this returns.
     if (outer) outer->member_refused(*work);
+    work->close_batch();
+    work->await_end();
     throw;
   }
   if (outer) outer->member_issued(work);
@@ -77,33 +87,52 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::open_batch() {
   if (open_batches_.load(std::memory_order_relaxed) == 0) return {};
   const std::lock_guard<std::mutex> lock(batches_mutex_);
-  const auto found = batches_.find(std::this_thread::get_id());
+  const auto found = batches_.find(thread_number());
   return found == batches_.end() ? c10::intrusive_ptr<WorkRMPI>() : found->second;
 }
 
-void ProcessGroupRMPI::Core::start_coalescing() {
-  owner.check("startCoalescing");
-  auto work = c10::make_intrusive<WorkRMPI>(rank, c10d::OpType::COALESCED, nullptr, at::ArrayRef<at::Tensor>(),
-                                            WorkRMPI::Tensors());
-  work->open_batch();
-  const std::lock_guard<std::mutex> lock(batches_mutex_);
-  // A batch that an exception left open is forgotten; its operations go on by themselves.
-  std::swap(batches_[std::this_thread::get_id()], work);
-  open_batches_.store(batches_.size(), std::memory_order_relaxed);
-}
-
-c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::end_coalescing() {
+c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::take_batch() {
   c10::intrusive_ptr<WorkRMPI> work;
   {
     const std::lock_guard<std::mutex> lock(batches_mutex_);
-    const auto found = batches_.find(std::this_thread::get_id());
-    TORCH_CHECK(found != batches_.end(), "rmpi: endCoalescing without startCoalescing on the same thread.");
+    const auto found = batches_.find(thread_number());
+    if (found == batches_.end()) return {};
     work = std::move(found->second);
     batches_.erase(found);
     open_batches_.store(batches_.size(), std::memory_order_relaxed);
   }
   work->close_batch();
   return work;
+}
+
+void ProcessGroupRMPI::Core::start_coalescing() {
+  owner.check("startCoalescing");
+  // A batch that an exception left open is given up; its operations go on by themselves.
+  take_batch();
+  auto work = c10::make_intrusive<WorkRMPI>(rank, c10d::OpType::COALESCED, nullptr, at::ArrayRef<at::Tensor>(),
+                                            WorkRMPI::Tensors());
+  work->open_batch();
+  const std::lock_guard<std::mutex> lock(batches_mutex_);
+  batches_.emplace(thread_number(), std::move(work));
+  open_batches_.store(batches_.size(), std::memory_order_relaxed);
+}
+
+c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::end_coalescing() {
+  auto work = take_batch();
+  TORCH_CHECK(work,
+              "rmpi: endCoalescing without startCoalescing on the same thread, or after an operation between the two "
+              "was refused.");
+  return work;
+}
+
+ProcessGroupRMPI::Core::Call::Call(Core& core, const char* operation)
+    : Check(operation, core.rank, core.size), core_(core), exceptions_(std::uncaught_exceptions()) {}
+
+ProcessGroupRMPI::Core::Call::~Call() {
+  // torch does not end a batch when an exception leaves it: every later operation of this thread would fall into it.
+  if (std::uncaught_exceptions() > exceptions_ && core_.open_batches_.load(std::memory_order_relaxed) > 0) {
+    core_.take_batch();
+  }
 }
 
 }  // namespace rmpi

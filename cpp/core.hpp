@@ -3,9 +3,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <mutex>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -45,7 +45,19 @@ struct Launch {
 struct ProcessGroupRMPI::Core {
   Core(rust::Box<bridge::Group> group, int rank, int size);
 
-  Check check(const char* operation) const { return Check(operation, rank, size); }
+  /// The checks of one call. If the call throws, the batch that startCoalescing opened on this thread is given up.
+  class Call : public Check {
+   public:
+    Call(Core& core, const char* operation);
+    Call(const Call&) = delete;
+    ~Call();
+
+   private:
+    Core& core_;
+    const int exceptions_;
+  };
+
+  Call check(const char* operation) { return Call(*this, operation); }
 
   /// Issues an operation, and waits for it unless it is asynchronous or in a batch.
   c10::intrusive_ptr<WorkRMPI> issue(Launch launch);
@@ -65,12 +77,15 @@ struct ProcessGroupRMPI::Core {
 
  private:
   c10::intrusive_ptr<WorkRMPI> open_batch();
+  /// Takes this thread's batch out and closes it; null if there is none.
+  c10::intrusive_ptr<WorkRMPI> take_batch();
 
-  // The batches that are open, by thread. The count spares every other operation the lock; it is only exact for the
-  // thread's own batch, and that is the one that matters, so relaxed ordering is enough.
+  // The batches that are open, by thread (a number that no other thread ever has). The count spares every other
+  // operation the lock; it is only exact for the thread's own batch, and that is the one that matters, so relaxed
+  // ordering is enough.
   std::atomic<std::size_t> open_batches_{0};
   std::mutex batches_mutex_;
-  std::unordered_map<std::thread::id, c10::intrusive_ptr<WorkRMPI>> batches_;
+  std::unordered_map<std::uint64_t, c10::intrusive_ptr<WorkRMPI>> batches_;
 };
 
 }  // namespace rmpi

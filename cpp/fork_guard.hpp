@@ -19,7 +19,7 @@ class ForkGuard {
   void check(const char* operation) const {
     if (C10_UNLIKELY(!in_owner())) {
       C10_THROW_ERROR(
-          DistBackendError,
+          NotImplementedError,
           c10::str("rmpi: ", operation, " called in process ", getpid(), ", which was forked from process ", owner_,
                    " that created the process group. MPI cannot be used after a fork: call it in "
                    "the parent, or start the workers with the \"spawn\" method."));

@@ -15,20 +15,33 @@ inline constexpr std::chrono::milliseconds kWaitSlice{100};
 /// Calls the interrupt hook, if there is one. Whatever it throws passes through.
 void check_interrupt();
 
+/// From now on no thread but this one returns from a wait: each would go back to an interpreter that is ending, which
+/// ends such threads in the middle of C++ code.
+void keep_other_threads_waiting();
+
+/// Returns on a thread that may go back to whoever called; on others it never does.
+void return_or_stay();
+
 /// Calls `attempt(milliseconds)` with slices of at most kWaitSlice until it returns true or `limit` has passed, and the
 /// interrupt hook in between. `attempt` blocks for at most the time it is given. False: the limit has passed.
 template <class Attempt>
 bool wait_in_slices(std::optional<std::chrono::milliseconds> limit, Attempt&& attempt) {
   using Clock = std::chrono::steady_clock;
   if (!limit) {
-    while (!attempt(static_cast<std::uint64_t>(kWaitSlice.count()))) check_interrupt();
+    while (!attempt(static_cast<std::uint64_t>(kWaitSlice.count()))) {
+      return_or_stay();
+      check_interrupt();
+    }
+    return_or_stay();
     return true;
   }
   const auto deadline = Clock::now() + *limit;
   while (true) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     const auto slice = std::clamp(left, std::chrono::milliseconds(0), kWaitSlice);
-    if (attempt(static_cast<std::uint64_t>(slice.count()))) return true;
+    const bool done = attempt(static_cast<std::uint64_t>(slice.count()));
+    return_or_stay();
+    if (done) return true;
     check_interrupt();
     if (Clock::now() >= deadline) return false;
   }

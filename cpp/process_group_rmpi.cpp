@@ -13,8 +13,9 @@ namespace {
 
 rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                       const ProcessGroupRMPI::Options& options) {
-  // MPI_Init may wait for every process of the job, and knows no timeout.
+  // MPI_Init may wait for every process of the job. Here is known who is missing.
   meet(store, rank, size, options.timeout, options.group_name);
+  start(options.timeout);
   const auto address = call_core([] { return std::string(bridge::local_address()); });
   const auto addresses = exchange_addresses(*store, address, rank, size, options.timeout, options.group_name);
   bridge::GroupOptions group_options;
@@ -81,7 +82,8 @@ c10d::ErrorType ProcessGroupRMPI::getError() {
 }
 
 void ProcessGroupRMPI::shutdown() {
-  core_->owner.check("shutdown");
+  // A forked child has nothing to shut down: it may clean up what it inherited.
+  if (!core_->owner.in_owner()) return;
   wait_in_slices(std::nullopt,
                  [this](std::uint64_t slice) { return call_core([&] { return core_->group->shutdown(slice); }); });
 }

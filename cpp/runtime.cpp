@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdint>
 #include <future>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -15,17 +16,46 @@
 
 namespace rmpi {
 
+void start(std::optional<std::chrono::milliseconds> timeout) {
+  // MPI_Init may wait for every process of the job, and nothing ends it. A thread of its own makes the call, so that
+  // this one can be interrupted; whoever comes again waits for the same call.
+  static std::mutex mutex;
+  static std::shared_future<void> started;
+  std::shared_future<void> mine;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!started.valid()) {
+      std::packaged_task<void()> task([] { call_core([] { bridge::start(); }); });
+      started = task.get_future().share();
+      std::thread(std::move(task)).detach();
+    }
+    mine = started;
+  }
+  if (!wait_in_slices(timeout, [&](std::uint64_t slice) {
+        return mine.wait_for(std::chrono::milliseconds(slice)) == std::future_status::ready;
+      })) {
+    C10_THROW_ERROR(DistBackendError,
+                    c10::str("rmpi: MPI_Init has waited ", timeout->count(),
+                             " ms for the other processes of this MPI job and ran into the timeout. Every process that "
+                             "the launcher has started must create a process group, or start MPI in another way."));
+  }
+  mine.get();
+}
+
 int world_rank() {
+  start(std::nullopt);
   return call_core([] { return bridge::world_rank(); });
 }
 
 int world_size() {
+  start(std::nullopt);
   return call_core([] { return bridge::world_size(); });
 }
 
 std::string world_broadcast(const std::string& payload, std::chrono::milliseconds timeout) {
-  // The thread that asks is the one that starts MPI.
-  world_rank();
+  const auto begun = std::chrono::steady_clock::now();
+  start(timeout);
+  timeout -= std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begun);
   // The core's call blocks until its deadline. A thread of its own makes it, so that this one can be interrupted; the
   // thread then ends by itself.
   std::packaged_task<std::string()> task([payload, timeout] {
@@ -39,7 +69,10 @@ std::string world_broadcast(const std::string& payload, std::chrono::millisecond
   return received.get();
 }
 
-void before_interpreter_ends(bool drain) { bridge::before_interpreter_ends(drain); }
+void before_interpreter_ends(bool drain) {
+  bridge::before_interpreter_ends(drain);
+  keep_other_threads_waiting();
+}
 
 std::string mpi_library_version() { return std::string(bridge::mpi_library()); }
 

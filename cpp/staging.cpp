@@ -15,18 +15,21 @@ bool is_plain(const at::Tensor& tensor) { return tensor.is_contiguous() && !tens
 
 at::Tensor Staging::input(const at::Tensor& tensor) {
   if (is_plain(tensor)) {
-    kept_.push_back(tensor);
+    kept_.push_back(tensor.storage());
     return tensor;
   }
   // Below autograd: a copy must not record a graph.
   const at::AutoDispatchBelowADInplaceOrView guard;
-  kept_.push_back(tensor.contiguous().resolve_conj().resolve_neg());
-  return kept_.back();
+  auto buffer = tensor.contiguous().resolve_conj().resolve_neg();
+  kept_.push_back(buffer.storage());
+  return buffer;
 }
 
 at::Tensor Staging::output(const at::Tensor& tensor) {
-  kept_.push_back(tensor);
-  if (is_plain(tensor)) return tensor;
+  if (is_plain(tensor)) {
+    kept_.push_back(tensor.storage());
+    return tensor;
+  }
   const at::AutoDispatchBelowADInplaceOrView guard;
   copies_.emplace_back(tensor, at::empty(tensor.sizes(), tensor.options().memory_format(at::MemoryFormat::Contiguous)));
   return copies_.back().second;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Storage.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/SmallVector.h>
 
@@ -15,7 +16,8 @@ namespace rmpi {
 
 using Regions = c10::SmallVector<bridge::Region, 4>;
 
-/// Owns every tensor that an operation reads or writes, from the call until MPI has let go of the memory.
+/// Owns the memory that an operation reads or writes, from the call until MPI has let go of it, even if a tensor is
+/// given other memory meanwhile (`tensor.data = ...`).
 class Staging {
  public:
   /// A contiguous tensor with the values of `tensor`, to be read.
@@ -30,7 +32,7 @@ class Staging {
   void copy_back();
 
  private:
-  c10::SmallVector<at::Tensor, 4> kept_;
+  c10::SmallVector<c10::Storage, 4> kept_;
   std::vector<std::pair<at::Tensor, at::Tensor>> copies_;
 };
 

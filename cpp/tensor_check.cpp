@@ -9,6 +9,8 @@
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
 
+#include "errors.hpp"
+
 namespace rmpi {
 
 bridge::DataType data_type(const at::Tensor& tensor) {
@@ -71,13 +73,9 @@ const char* op_name(const c10d::ReduceOp& op) {
 
 }  // namespace
 
-Reduction reduction(const char* operation, const c10d::ReduceOp& op, TensorList tensors) {
-  for (const auto& tensor : tensors) {
-    // Other types have the ops that the core says; it knows no name for these.
-    TORCH_CHECK_TYPE(data_type(tensor) != bridge::DataType::Bytes, "rmpi: ", operation, ": ", op_name(op),
-                     " is not defined for ", c10::getDtypeNames(tensor.scalar_type()).first,
-                     ": elements of this dtype can be moved but not reduced.");
-  }
+namespace {
+
+Reduction translate(const char* operation, const c10d::ReduceOp& op) {
   switch (op.op_) {
     case c10d::ReduceOp::SUM:
       return {bridge::ReduceOp::Sum, 1};
@@ -101,6 +99,20 @@ Reduction reduction(const char* operation, const c10d::ReduceOp& op, TensorList 
       TORCH_CHECK_VALUE(false, "rmpi: ", operation, ": unknown reduce op ", static_cast<int>(op.op_),
                         "; use one of SUM, AVG, PRODUCT, MIN, MAX, BAND, BOR, BXOR, PREMUL_SUM.");
   }
+}
+
+}  // namespace
+
+Reduction reduction(const char* operation, const c10d::ReduceOp& op, TensorList tensors) {
+  const auto translated = translate(operation, op);
+  for (const auto& tensor : tensors) {
+    // The core knows which dtype has which op, but no names for these.
+    TORCH_CHECK_TYPE(data_type(tensor) != bridge::DataType::Bytes, "rmpi: ", operation, ": ", op_name(op),
+                     " is not defined for ", c10::getDtypeNames(tensor.scalar_type()).first,
+                     ": elements of this dtype can be moved but not reduced.");
+    call_core([&] { bridge::check_reduction(data_type(tensor), translated.op); });
+  }
+  return translated;
 }
 
 void Check::cpu(const char* argument, const at::Tensor& tensor) const {

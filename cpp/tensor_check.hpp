@@ -25,7 +25,7 @@ struct Reduction {
   bridge::ReduceOp op;
   double factor;
 };
-/// What `op` asks for; TypeError if a dtype among `tensors` does not reduce at all.
+/// What `op` asks for; TypeError if a dtype among `tensors` does not have it.
 Reduction reduction(const char* operation, const c10d::ReduceOp& op, TensorList tensors);
 
 /// The checks of one call. `operation` is the name in messages; arguments are named by the caller.

@@ -64,6 +64,13 @@ class WorkCompletion final : public bridge::Completion {
     work->announce();
   }
 
+  bool announce_to_nobody() noexcept override {
+    if (!work_->announce_to_nobody()) return false;
+    work_.reset();
+    epilogue_ = nullptr;
+    return true;
+  }
+
  private:
   c10::intrusive_ptr<WorkRMPI> work_;
   Staging staging_;
@@ -154,6 +161,17 @@ void WorkRMPI::announce() noexcept {
   if (const auto batch = std::move(batch_); batch && batch->done()) batch->announce();
 }
 
+bool WorkRMPI::announce_to_nobody() noexcept {
+  if (batch_ && batch_->done() && !batch_->announce_to_nobody()) return false;
+  {
+    const std::lock_guard<std::mutex> lock(future_mutex_);
+    if (!announced_ && (future_ || future_result_)) return false;
+    announced_ = true;
+  }
+  batch_.reset();
+  return true;
+}
+
 void WorkRMPI::settle(const Future& values, const Future& outcome) noexcept {
   try {
     if (values) {
@@ -219,6 +237,10 @@ bool WorkRMPI::wait(std::chrono::milliseconds timeout) {
   }
   if (error_) std::rethrow_exception(error_);
   return true;
+}
+
+void WorkRMPI::await_end() {
+  wait_in_slices(std::nullopt, [this](std::uint64_t slice) { return attempt(slice); });
 }
 
 void WorkRMPI::synchronize() {}

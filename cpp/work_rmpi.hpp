@@ -53,6 +53,8 @@ class WorkRMPI final : public c10d::Work {
   void member_issued(c10::intrusive_ptr<WorkRMPI> member);
   void member_refused(WorkRMPI& member);
   void close_batch();
+  /// Waits for the end, whatever it is.
+  void await_end();
 
   // c10d::Work.
 
@@ -80,6 +82,8 @@ class WorkRMPI final : public c10d::Work {
   void member_finished(const std::exception_ptr& error, c10d::WorkResult outcome) noexcept;
   void member_left() noexcept;
   void announce() noexcept;
+  /// True if nobody has asked for a future, nor for one of the batch that ends with this; later ones are told at once.
+  bool announce_to_nobody() noexcept;
   void settle(const Future& values, const Future& outcome) noexcept;
   Tensors all_results() const;
   bool attempt(std::uint64_t milliseconds);

@@ -133,6 +133,7 @@ mod ffi {
         type Completion;
         fn finish(self: Pin<&mut Completion>, kind: ErrorKind, message: &str, source: i32);
         fn announce(self: Pin<&mut Completion>);
+        fn announce_to_nobody(self: Pin<&mut Completion>) -> bool;
     }
 
     extern "Rust" {
@@ -141,6 +142,10 @@ mod ffi {
 
         /// Whether MPI has been started in this process, by whomever.
         fn mpi_started() -> bool;
+        /// Starts MPI if nobody has.
+        fn start() -> Result<()>;
+        /// An error if the core has no such reduction for this dtype.
+        fn check_reduction(dtype: DataType, op: ReduceOp) -> Result<()>;
         /// This process's address, to be exchanged through the Store. Starts MPI if nobody has.
         fn local_address() -> Result<String>;
         /// This process's rank in MPI_COMM_WORLD. Starts MPI if nobody has.
@@ -245,6 +250,17 @@ fn milliseconds(duration: Duration) -> i64 {
 
 fn mpi_started() -> bool {
     guard_or(false, crate::mpi::is_initialized)
+}
+
+fn start() -> std::result::Result<(), Thrown> {
+    guard(|| group::start().map(drop))
+}
+
+fn check_reduction(dtype: ffi::DataType, op: ffi::ReduceOp) -> std::result::Result<(), Thrown> {
+    guard(|| {
+        Reduction::new(data_type(dtype)?, reduce_op(op)?, 1.0)?;
+        Ok(())
+    })
 }
 
 fn local_address() -> std::result::Result<String, Thrown> {
@@ -392,6 +408,10 @@ impl Completion for Told {
         if let Some(completion) = self.0.as_mut() {
             completion.announce();
         }
+    }
+
+    fn announce_to_nobody(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|completion| completion.announce_to_nobody())
     }
 }
 

@@ -13,9 +13,9 @@ enum class ErrorKind : std::uint8_t;
 /// What happens when an operation ends. The core owns it from `issue` until the memory of the operation is free, so an
 /// implementation that owns the tensors keeps them alive exactly as long as somebody may still write to them.
 ///
-/// Call order: `finish` once, then `announce` once, then the destructor. After a timeout or an abort the destructor
-/// may run much later than `announce`: when MPI has let go of the buffers. All three run on whichever thread drives
-/// the engine, with no lock of the engine held. None may throw.
+/// Call order: `finish` once, then `announce_to_nobody` and, if that says false, `announce`, then the destructor. After
+/// a timeout or an abort the destructor may run much later than `announce`: when MPI has let go of the buffers. All run
+/// on whichever thread drives the engine, with no lock of the engine held. None may throw.
 class Completion {
  public:
   virtual ~Completion() = default;
@@ -24,8 +24,12 @@ class Completion {
   /// sender's group rank for a receive, else -1.
   virtual void finish(ErrorKind kind, ::rust::Str message, std::int32_t source) noexcept = 0;
 
-  /// Runs what users attached (futures, hooks). May issue operations and wait for them.
+  /// Runs what users attached (futures, hooks), if it was not announced before. May issue operations and wait for them,
+  /// or block in any other way: another thread drives meanwhile.
   virtual void announce() noexcept = 0;
+
+  /// Instead of `announce`, if users have attached nothing: true if so, and then nothing waits for `announce` any more.
+  virtual bool announce_to_nobody() noexcept = 0;
 };
 
 }  // namespace rmpi::bridge

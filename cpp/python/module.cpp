@@ -25,9 +25,9 @@ bool python_is_finalizing() {
 #endif
 }
 
-// Python's signal handlers run only when somebody asks, and a thread that waits in C++ asks nobody.
-void check_python_signals() {
-  if (!Py_IsInitialized() || python_is_finalizing()) return;
+// Python's signal handlers run only on its main thread, when that asks, and a thread that waits in C++ asks nobody.
+void check_python_signals(unsigned long main_thread) {
+  if (PyThread_get_thread_ident() != main_thread || !Py_IsInitialized() || python_is_finalizing()) return;
   const py::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
@@ -60,7 +60,8 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled part of torch_rmpi.";
   // Backend, Store and the exceptions are registered by torch.
   py::module_::import("torch.distributed");
-  rmpi::set_interrupt_hook(check_python_signals);
+  const auto main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  rmpi::set_interrupt_hook([main_thread] { check_python_signals(main_thread); });
   py::module_::import("atexit").attr("register")(py::cpp_function(before_python_ends));
 
   py::class_<Group, c10d::Backend, c10::intrusive_ptr<Group>> group(m, "ProcessGroupRMPI",
@@ -79,6 +80,10 @@ PYBIND11_MODULE(_C, m) {
         py::arg("group_name"), py::call_guard<py::gil_scoped_release>(),
         "Waits at the store until all ranks of a group have come, unless MPI has been started here. Raises "
         "DistBackendError, naming the ranks that are missing, after the timeout.");
+  m.def(
+      "start", [](Milliseconds timeout) { rmpi::start(timeout); }, py::arg("timeout"),
+      py::call_guard<py::gil_scoped_release>(),
+      "Starts MPI when nobody has. Raises DistBackendError when the other processes have not come within the timeout.");
   m.def("world_rank", &rmpi::world_rank, py::call_guard<py::gil_scoped_release>(),
         "This process's rank in the MPI world. Starts MPI when nobody has.");
   m.def("world_size", &rmpi::world_size, py::call_guard<py::gil_scoped_release>(),

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -145,6 +146,9 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   std::unique_ptr<Core> core_;
 };
 
+/// Starts MPI when nobody has, which may wait for every process of the job; DistBackendError after `timeout`, if there
+/// is one. Whoever calls it again goes on waiting.
+RMPI_API void start(std::optional<std::chrono::milliseconds> timeout = std::nullopt);
 /// This process's rank in the MPI world. Starts MPI when nobody has.
 RMPI_API int world_rank();
 /// The number of processes in the MPI world. Starts MPI when nobody has.

@@ -34,6 +34,12 @@ def meet(store: Store, rank: int, size: int, timeout: timedelta, group_name: str
     Raises DistBackendError, naming the ranks that are missing, after the timeout.
     """
 
+def start(timeout: timedelta) -> None:
+    """Start MPI when nobody has.
+
+    Raises DistBackendError when the other processes of the job have not come within the timeout.
+    """
+
 def world_rank() -> int:
     """Return this process's rank in the MPI world. Starts MPI when nobody has."""
 

@@ -87,8 +87,18 @@ def _openmpi(options: Options) -> list[str]:
     # exceeds them is most often a mistake, so there it stays refused.
     if not options.hostfile and not options.hosts and not given & {"oversubscribe", "nooversubscribe"}:
         words.append("--oversubscribe")
-    # OpenMPI binds each of two ranks to one core, and torch's threads with it.
-    if not given & {"bind-to", "cpu-set", "cpu-list", "rankfile", "use-hwthread-cpus"}:
+    # OpenMPI binds each of two ranks to one core, and torch's threads with it. A mapping of several cores to a rank
+    # (--map-by slot:PE=2) is a binding.
+    binds = given & {
+        "bind-to",
+        "cpu-set",
+        "cpu-list",
+        "cpus-per-proc",
+        "cpus-per-rank",
+        "rankfile",
+        "use-hwthread-cpus",
+    }
+    if not binds and not any("PE=" in word.upper() for word in options.launcher):
         words += ["--bind-to", "none"]
     if options.hostfile is not None:
         words += ["--hostfile", options.hostfile]

@@ -75,6 +75,10 @@ def _watch(child: int) -> int:
     for number in _FORWARDED:
         signal.signal(number, forward)
     die_with_parent(signal.SIGTERM)
+    # Waits without reaping it: until then no other process can have its number.
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    for number in _FORWARDED:
+        signal.signal(number, signal.SIG_IGN)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:

@@ -79,8 +79,9 @@ def _create(opts: Any, backend_options: object | None, store: Store, rank: int, 
     module = extension()
     timeout = _timeout(module, opts, backend_options)
     if size > 1:
-        # MPI_Init may wait for every process of the job, and knows no timeout.
+        # MPI_Init may wait for every process of the job. Here is known who is missing.
         module.meet(store, rank, size, timeout, opts.group_id)
+        module.start(timeout)
         _launcher_env.require_world(size, module.world_size())
     global_ranks = list(opts.global_ranks_in_group) or list(range(size))
     backend: ProcessGroupRMPI = module.create(store, rank, size, timeout, opts.group_id, global_ranks)

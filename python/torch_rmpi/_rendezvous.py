@@ -81,6 +81,8 @@ def handler(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator[tu
 
     options = _options(url)
     module = extension()
+    timeout = timeout or default_pg_timeout
+    module.start(timeout)
     rank, size = module.world_rank(), module.world_size()
     _launcher_env.require_no_singletons(size)
     for name, actual in (("rank", rank), ("world_size", size)):
@@ -90,7 +92,7 @@ def handler(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator[tu
                 f"{name}={given} was given to init_process_group, but MPI says {name}={actual}. With mpi:// leave rank "
                 "and world_size out"
             )
-    yield meet(timeout or default_pg_timeout, purpose=f"the rendezvous {url}", **options)
+    yield meet(timeout, purpose=f"the rendezvous {url}", **options)
     raise RuntimeError("mpi:// cannot rendezvous a second time; call init_process_group again")
 
 
@@ -112,6 +114,7 @@ def meet(
     from torch._C._distributed_c10d import PrefixStore
 
     module = extension()
+    module.start(timeout)
     rank, size = module.world_rank(), module.world_size()
     _launcher_env.require_no_singletons(size)
     deadline = time.monotonic() + timeout.total_seconds()

@@ -1,9 +1,12 @@
-//! The thread that drives what nobody waits for.
+//! The threads that drive what nobody waits for.
+//!
+//! One is at its post, and drives. Before it runs what users attached to an operation, which may block for as long as
+//! users like, it leaves the post, and another thread takes it as soon as there is anything to drive. Normally there is
+//! nothing by the time it is back, so that there is one thread.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::backoff::Backoff;
@@ -12,64 +15,147 @@ use super::{Driver, Engine};
 /// How long an idle thread sleeps at most: memory that a failed operation left with the transport is looked for then.
 const IDLE: Duration = Duration::from_millis(200);
 
+/// Threads that wait for the post to become free; more than that end.
+const RESERVE: usize = 2;
+
+/// Nobody is at the post.
+const VACANT: u64 = 0;
+/// Nobody is at the post, and nobody shall be.
+const CLOSED: u64 = u64::MAX;
+
 #[derive(Default)]
-pub(super) struct Thread {
-    started: AtomicBool,
-    stop: AtomicBool,
-    handle: Mutex<Option<JoinHandle<()>>>,
+pub(super) struct Threads {
+    /// Which turn of duty is at the post. Written under the lock; read without it to see whether anything is to be done.
+    post: AtomicU64,
+    stopping: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
-impl Thread {
-    /// Starts the thread if it does not run.
+#[derive(Default)]
+struct State {
+    /// Turns of duty so far; each has a number of its own.
+    turns: u64,
+    reserve: usize,
+    /// Turns of duty for threads of the reserve.
+    called: VecDeque<u64>,
+}
+
+impl Threads {
+    /// Has a thread drive, if none does.
     pub fn start(&self, engine: &'static Engine) {
-        // Relaxed: the lock below decides.
-        if self.started.load(Ordering::Relaxed) {
+        // Acquire: as the lock, for the common case.
+        if self.post.load(Ordering::Acquire) != VACANT {
             return;
         }
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.started.swap(true, Ordering::Relaxed) {
+        let mut state = self.lock();
+        if self.post.load(Ordering::Relaxed) != VACANT || self.is_stopping() {
             return;
         }
-        match std::thread::Builder::new().name("rmpi-engine".to_owned()).spawn(move || run(engine)) {
-            Ok(started) => *handle = Some(started),
+        state.turns += 1;
+        let turn = state.turns;
+        self.post.store(turn, Ordering::Release);
+        if state.reserve > 0 {
+            state.reserve -= 1;
+            state.called.push_back(turn);
+            self.changed.notify_all();
+            return;
+        }
+        let spawned = std::thread::Builder::new().name("rmpi-engine".to_owned()).spawn(move || serve(engine, turn));
+        if let Err(error) = spawned {
             // Operations go on whenever somebody waits for one; the next call tries again.
-            Err(error) => {
-                log::error!("cannot start the background thread: {error}");
-                self.started.store(false, Ordering::Relaxed);
-            }
+            log::error!("cannot start the background thread: {error}");
+            self.post.store(VACANT, Ordering::Release);
         }
     }
 
-    /// Ends the thread; it never starts again.
+    /// Ends the threads, for ever. Returns when none drives; one that is in users' code ends when it comes back.
     pub fn stop(&self, engine: &'static Engine) {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        self.started.store(true, Ordering::Relaxed);
-        self.stop.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Release);
         engine.bell.ring();
-        if let Some(handle) = handle.take()
-            && handle.thread().id() != std::thread::current().id()
-            && handle.join().is_err()
-        {
-            log::error!("the background thread had panicked");
+        let mut state = self.lock();
+        while !matches!(self.post.load(Ordering::Relaxed), VACANT | CLOSED) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        self.post.store(CLOSED, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn is_at_post(&self, turn: u64) -> bool {
+        self.post.load(Ordering::Acquire) == turn
+    }
+
+    /// Leaves the post: what comes may take long.
+    pub fn leave(&self, turn: u64) {
+        let _state = self.lock();
+        if self.post.load(Ordering::Relaxed) == turn {
+            self.post.store(VACANT, Ordering::Release);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Comes back to the post, unless another thread has it by now.
+    pub fn come_back(&self, turn: u64) {
+        let _state = self.lock();
+        if self.post.load(Ordering::Relaxed) == VACANT && !self.is_stopping() {
+            self.post.store(turn, Ordering::Release);
+        }
+    }
+
+    /// Waits until the post is this thread's again; `None`: the thread ends.
+    fn next_turn(&self) -> Option<u64> {
+        let mut state = self.lock();
+        if state.reserve >= RESERVE {
+            return None;
+        }
+        state.reserve += 1;
+        loop {
+            if let Some(turn) = state.called.pop_front() {
+                return Some(turn);
+            }
+            if self.post.load(Ordering::Relaxed) == CLOSED {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn run(engine: &'static Engine) {
+fn serve(engine: &'static Engine, first: u64) {
+    let mut turn = Some(first);
+    while let Some(number) = turn {
+        drive(engine, number);
+        turn = engine.background.next_turn();
+    }
+}
+
+/// Drives until another thread has the post, or nobody shall have it.
+fn drive(engine: &'static Engine, turn: u64) {
+    let threads = &engine.background;
     let mut backoff = Backoff::background();
-    // Relaxed: the bell orders it.
-    while !engine.background.stop.load(Ordering::Relaxed) {
+    while threads.is_at_post(turn) {
         let seen = engine.bell.listen();
+        if threads.is_stopping() {
+            return threads.leave(turn);
+        }
         if !engine.is_unattended() {
             backoff.reset();
             let idle = engine.has_retained().then_some(IDLE);
             if idle.is_some() {
-                engine.try_turn(Driver::Passing);
+                engine.try_turn(Driver::Background(turn));
             }
             engine.bell.sleep(seen, idle);
             continue;
         }
-        match engine.try_turn(Driver::Passing) {
+        match engine.try_turn(Driver::Background(turn)) {
             Some(true) => backoff.reset(),
             _ => backoff.pause(&engine.bell, seen, None),
         }

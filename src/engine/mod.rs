@@ -54,11 +54,11 @@ pub struct Engine {
     retained: AtomicUsize,
     /// Threads that wait for an operation, and so drive.
     waiters: AtomicUsize,
-    /// Those of them that are telling users, which may take as long as users like.
-    telling: AtomicUsize,
+    /// Those of them that run users' code.
+    away: AtomicUsize,
     /// Threads that wait and have found another one driving.
     sidelined: AtomicUsize,
-    background: background::Thread,
+    background: background::Threads,
     /// The process is about to end: nothing that users attached may run any more.
     leaving: AtomicBool,
     pid: u32,
@@ -77,9 +77,9 @@ pub fn engine() -> Result<&'static Engine> {
             pending: AtomicUsize::new(0),
             retained: AtomicUsize::new(0),
             waiters: AtomicUsize::new(0),
-            telling: AtomicUsize::new(0),
+            away: AtomicUsize::new(0),
             sidelined: AtomicUsize::new(0),
-            background: background::Thread::default(),
+            background: background::Threads::default(),
             leaving: AtomicBool::new(false),
             pid: std::process::id(),
         }
@@ -253,7 +253,7 @@ impl Engine {
         moved |= progress.turn(&mut ended);
         let released = progress.released();
         drop(progress);
-        if driver == Driver::Passing {
+        if driver != Driver::Waiter {
             self.wake_sidelined();
         }
         // All of them, before users hear of one: they may wait for any other.
@@ -297,16 +297,15 @@ impl Engine {
         end.operation.set_done();
     }
 
-    /// Runs what users attached to operations that have ended. No lock is held: it may issue operations and wait.
+    /// Runs what users attached to operations that have ended. No lock is held, and somebody else drives: it may take as
+    /// long as users like.
     fn tell(&'static self, driver: Driver) {
-        let mut telling = None;
+        let mut away = None;
         loop {
             let Some(end) = self.untold().pop_front() else { return };
             let Ended { operation, mut completion, leftover, .. } = end;
-            if driver == Driver::Waiter && telling.is_none() {
-                telling = Some(Telling::new(self));
-            }
-            if !self.leaving() {
+            if !self.leaving() && !completion.announce_to_nobody() {
+                away.get_or_insert_with(|| Away::new(self, driver));
                 completion.announce();
             }
             match leftover {
@@ -364,7 +363,7 @@ impl Engine {
     /// Whether the background thread has to drive.
     fn is_unattended(&self) -> bool {
         // Relaxed: whoever changes them in that direction rings the bell.
-        self.waiters.load(Ordering::Relaxed) <= self.telling.load(Ordering::Relaxed)
+        self.waiters.load(Ordering::Relaxed) <= self.away.load(Ordering::Relaxed)
             && (self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty())
     }
 
@@ -392,7 +391,9 @@ impl Engine {
 enum Driver {
     /// A thread that waits, and takes the next turn, too.
     Waiter,
-    /// Any other: a waiter that found the lock taken meanwhile is told.
+    /// The background thread, in this turn of duty.
+    Background(u64),
+    /// A thread that takes one turn.
     Passing,
 }
 
@@ -416,22 +417,34 @@ impl Drop for Waiting {
     }
 }
 
-/// Marks a waiter as telling users, so that the background thread drives meanwhile.
-struct Telling(&'static Engine);
+/// A thread that would drive runs users' code instead, and another one drives meanwhile.
+struct Away {
+    engine: &'static Engine,
+    driver: Driver,
+}
 
-impl Telling {
-    fn new(engine: &'static Engine) -> Self {
-        engine.telling.fetch_add(1, Ordering::Relaxed);
-        // More than the operation that it tells about: that one still counts.
+impl Away {
+    fn new(engine: &'static Engine, driver: Driver) -> Self {
+        match driver {
+            // Relaxed: a hint; the ring below has it looked at.
+            Driver::Waiter => drop(engine.away.fetch_add(1, Ordering::Relaxed)),
+            Driver::Background(turn) => engine.background.leave(turn),
+            Driver::Passing => {}
+        }
+        // More than the operation that is told about, which still counts.
         if engine.pending.load(Ordering::Acquire) > 1 {
             engine.wake_background();
         }
-        Telling(engine)
+        Away { engine, driver }
     }
 }
 
-impl Drop for Telling {
+impl Drop for Away {
     fn drop(&mut self) {
-        self.0.telling.fetch_sub(1, Ordering::Relaxed);
+        match self.driver {
+            Driver::Waiter => drop(self.engine.away.fetch_sub(1, Ordering::Relaxed)),
+            Driver::Background(turn) => self.engine.background.come_back(turn),
+            Driver::Passing => {}
+        }
     }
 }

@@ -22,8 +22,13 @@ pub trait Completion: Send {
     /// Records the result; waiters go on when it has returned.
     fn finish(&mut self, result: &Result<Outcome>);
 
-    /// Runs what users attached. May issue operations and wait for them.
+    /// Runs what users attached. May issue operations and wait for them, or block in any other way.
     fn announce(&mut self) {}
+
+    /// Instead of `announce`, if users have attached nothing: true if so, and then nothing can be attached any more.
+    fn announce_to_nobody(&mut self) -> bool {
+        false
+    }
 }
 
 /// How an operation relates to the others of its lane.

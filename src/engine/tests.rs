@@ -285,3 +285,64 @@ fn a_waiter_takes_over_from_a_thread_that_was_driving() {
     assert!(engine().unwrap().wait(&operation, Some(Duration::from_secs(10))), "nobody has woken it");
     other.join().unwrap();
 }
+
+/// A callback that blocks until somebody else has driven another operation to its end.
+struct BlocksFor(Arc<Operation>);
+
+impl Completion for BlocksFor {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+
+    fn announce(&mut self) {
+        let begun = Instant::now();
+        while !self.0.is_done() {
+            assert!(begun.elapsed() < LONG, "nobody drives");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_callback_that_blocks_does_not_stop_the_engine() {
+    let lane = lane("blocking");
+    let slow = || {
+        let polls = AtomicUsize::new(0);
+        poll_fn(move |_| match polls.fetch_add(1, Ordering::SeqCst) {
+            0..50 => Poll::Pending,
+            _ => Poll::Ready(Ok(Outcome::default())),
+        })
+    };
+    let issue = |completion: Box<dyn Completion>, waits| {
+        let operation = Operation::new("blocking", None, lane.clone(), 0, LONG);
+        let task = Task {
+            operation: operation.clone(),
+            schedule: Box::pin(slow()),
+            outstanding: Arc::default(),
+            completion,
+            order: Order::InLane,
+            on_failure: OnFailure::FailLane,
+        };
+        engine().unwrap().submit(task, waits);
+        operation
+    };
+    // In the background, and on a thread that waits; the callbacks of one wait for the next, which waits for its turn.
+    for waits in [false, true] {
+        let nobody = || Box::new(Teller { name: "next", story: Story::default() });
+        let last = Operation::new("last", None, lane.clone(), 0, LONG);
+        let second = Box::new(BlocksFor(last.clone()));
+        let mut operations = vec![issue(Box::new(BlocksFor(last.clone())), waits), issue(second, false)];
+        let task = Task {
+            operation: last,
+            schedule: Box::pin(slow()),
+            outstanding: Arc::default(),
+            completion: nobody(),
+            order: Order::InLane,
+            on_failure: OnFailure::FailLane,
+        };
+        operations.push(task.operation.clone());
+        engine().unwrap().submit(task, false);
+        for operation in &operations {
+            wait(operation);
+        }
+        assert!(engine().unwrap().quiesce(&lane, LONG));
+    }
+}

@@ -210,3 +210,42 @@ def test_future_result(ctx):
         # 0 is WorkResult.SUCCESS, which Python has no name for.
         assert int(work.get_future_result().wait()) == 0
     work.wait()
+
+
+@multirank(1, 2, 4, gloo=False)
+def test_a_callback_may_wait_for_another_future(ctx):
+    """As comm hooks do. Whoever runs the callback drives nothing meanwhile, so somebody else has to."""
+    tensor = torch.ones(10)
+
+    def once_more(_):
+        return dist.all_reduce(tensor, group=ctx.group, async_op=True).get_future().wait()
+
+    # Run by the background thread, and by a thread that waits.
+    dist.all_reduce(tensor, group=ctx.group, async_op=True).get_future().then(once_more).wait()
+    work = dist.all_reduce(tensor, group=ctx.group, async_op=True)
+    future = work.get_future().then(once_more)
+    work.wait()
+    future.wait()
+    # A callback within a callback.
+    work = dist.all_reduce(tensor, group=ctx.group, async_op=True)
+    work.get_future().then(lambda _: issue(ctx)[1].get_future().then(once_more).wait()).wait()
+    assert tensor[0] == ctx.size**6
+
+
+@multirank(2, 4, gloo=False)
+def test_a_tensor_may_be_given_other_memory(ctx):
+    """What is under way goes on in the memory that it began with."""
+    count = 1_000_000
+    if ctx.rank == 0:
+        ctx.exchange()
+        for peer in range(1, ctx.size):
+            dist.send(torch.ones(count), peer, group=ctx.group)
+    else:
+        tensor = torch.zeros(count)
+        work = dist.irecv(tensor, 0, group=ctx.group)
+        tensor.data = torch.zeros(3)
+        others = [torch.zeros(count) for _ in range(4)]
+        ctx.exchange()
+        work.wait()
+        assert tensor.tolist() == [0, 0, 0]
+        assert not any(other.any() for other in others)

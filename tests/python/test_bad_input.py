@@ -16,7 +16,9 @@ def still_works(ctx):
 def refused(ctx, classes, function, *arguments, **options):
     error = ctx.error_of(function, *arguments, **options)
     assert isinstance(error, classes), f"{type(error).__name__}: {error}"
-    assert str(error)
+    # A timeout or a failure of the backend is no refusal, and a signature that does not fit tells nothing of ours.
+    assert not isinstance(error, dist.DistError), f"{type(error).__name__}: {error}"
+    assert "incompatible function arguments" not in str(error) or classes == (TypeError,), str(error)
     return error
 
 
@@ -146,7 +148,7 @@ def test_device_without_memory(ctx):
     backend = ctx.group._get_backend(torch.device("cpu"))
     here, nowhere = torch.ones(3), torch.ones(3, device="meta")
     refused(ctx, BAD_TENSOR, backend.allreduce, [nowhere])
-    refused(ctx, BAD_TENSOR, backend.broadcast, [nowhere], 0)
+    refused(ctx, BAD_TENSOR, backend.broadcast, [nowhere])
     refused(ctx, BAD_TENSOR, backend.allgather, [[here] * (ctx.size - 1) + [nowhere]], [here])
     refused(ctx, BAD_TENSOR, backend.send, [nowhere], 0, 0)
     still_works(ctx)

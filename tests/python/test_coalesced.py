@@ -1,5 +1,8 @@
 """Several operations as one: all_reduce_coalesced, the coalescing manager, start and end of coalescing."""
 
+import weakref
+
+import pytest
 import torch
 import torch.distributed as dist
 from multirank import multirank
@@ -62,3 +65,38 @@ def test_start_and_end_with_messages(ctx):
         ctx.group.send([any_bits(torch.int32, 50_000, ctx.rank)], following, 0)
     manager.wait()
     assert_same_bits(received, any_bits(torch.int32, 50_000, previous))
+
+
+@multirank(2, 4, gloo=False)
+def test_nothing_of_a_batch_moves_if_one_is_refused(ctx):
+    good, bad = torch.ones(4, dtype=torch.int32), torch.ones(4)
+    before = ctx.group._get_sequence_number_for_group()
+    options = dist.AllreduceCoalescedOptions()
+    options.reduceOp = dist.ReduceOp.BOR
+    with pytest.raises(TypeError, match=r"BOR.*float32"):
+        ctx.group.allreduce_coalesced([good, bad], options)
+    assert good.tolist() == [1] * 4
+    assert ctx.group._get_sequence_number_for_group() == before
+
+
+@multirank(2, 4, gloo=False)
+def test_a_batch_ends_with_an_operation_that_is_refused(ctx):
+    """torch leaves it open then; what comes later must not fall into it."""
+    following = (ctx.rank + 1) % ctx.size
+    ctx.group._start_coalescing(CPU)
+    ctx.group.send([torch.ones(3)], following, 0)
+    with pytest.raises(ValueError, match="tag"):
+        ctx.group.send([torch.ones(3)], following, -1)
+    received = torch.zeros(3)
+    ctx.group.recv([received], (ctx.rank - 1) % ctx.size, 0).wait()
+    assert received.tolist() == [1] * 3
+    with pytest.raises(RuntimeError, match="was refused"):
+        ctx.group._end_coalescing(CPU)
+    # A synchronous operation waits, and nobody keeps what it has used.
+    tensor = torch.ones(3)
+    work = ctx.group.allreduce([tensor])
+    work.wait()
+    assert tensor[0] == ctx.size
+    reference = weakref.ref(tensor)
+    del work, tensor
+    assert reference() is None

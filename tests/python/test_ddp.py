@@ -5,7 +5,7 @@ import contextlib
 import torch
 import torch.distributed as dist
 from multirank import multirank
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 from training import RATE, STEPS, loss_of, model, train_alone
@@ -95,3 +95,28 @@ def test_buffers_follow_rank_0(ctx):
     network._sync_buffers()
     mean = network.module[1].running_mean
     ctx.same(mean.tolist())
+
+
+@multirank(2, 4)
+def test_comm_hooks(ctx):
+    """PowerSGD's waits for futures in callbacks of others."""
+    hooks = [
+        (
+            powerSGD_hook.PowerSGDState(ctx.group, matrix_approximation_rank=1, start_powerSGD_iter=2),
+            powerSGD_hook.powerSGD_hook,
+        ),
+        (ctx.group, default_hooks.fp16_compress_hook),
+        (ctx.group, default_hooks.bf16_compress_hook),
+    ]
+    for state, hook in hooks:
+        network = torch.nn.Sequential(torch.nn.Linear(8, 50), torch.nn.Tanh(), torch.nn.Linear(50, 3))
+        network = DistributedDataParallel(network, process_group=ctx.group, bucket_cap_mb=0.001)
+        network.register_comm_hook(state, hook)
+        optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
+        before = [loss_of(network.module, 0, rank).item() for rank in range(ctx.size)]
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss_of(network, 0, ctx.rank).backward()
+            optimizer.step()
+        assert sum(loss_of(network.module, 0, rank).item() for rank in range(ctx.size)) < sum(before), hook.__name__
+        ctx.same([parameter.tolist() for parameter in network.parameters()])

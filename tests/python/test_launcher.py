@@ -219,6 +219,11 @@ def command(family: str, line: str) -> str:
     [
         ("-n 4 t.py", "mpiexec -n 4 --oversubscribe --bind-to none", "mpiexec -n 4"),
         ("-n 4 --bind-to core t.py", "mpiexec -n 4 --oversubscribe --bind-to core", "mpiexec -n 4 --bind-to core"),
+        (
+            "-n 2 --map-by slot:PE=1 t.py",
+            "mpiexec -n 2 --oversubscribe --map-by slot:PE=1",
+            "mpiexec -n 2 --map-by slot:PE=1",
+        ),
         ("--hostfile h t.py", "mpiexec --bind-to none --hostfile h", "mpiexec -f h"),
         ("-np 2 -H a,b t.py", "mpiexec -n 2 --bind-to none --host a,b", "mpiexec -n 2 -hosts a,b"),
         ("-n=1 -x A=1 -x B t.py", "mpiexec -n 1 --oversubscribe --bind-to none -x A=1 -x B", "mpiexec -n 1 -genv A 1"),

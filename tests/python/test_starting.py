@@ -185,7 +185,7 @@ def test_torch_alone_has_no_more_threads_with_the_plugin():
 
 def test_a_rank_that_never_comes(tmp_path):
     """Its peer fails with an error that names it, after the time it was given, and only then does it leave."""
-    # It has started MPI: MPI_Init itself waits for all ranks, and nothing can time it out.
+    # It has started MPI, as mpi4py does; otherwise rank 0 would not get beyond MPI_Init.
     store = f"store = dist.TCPStore('127.0.0.1', {free_port()}, is_master=rank == 1, wait_for_workers=False)\n"
     body = """
 import datetime
@@ -201,7 +201,33 @@ else:
 """
     ended = run(tmp_path, IMPORTS + MPI_RANK + store + body)
     (message,) = ended.printed("ERROR")
-    assert "1" in message, ended.output
+    assert "have not come: 1." in message, ended.output
+
+
+LATE = """
+import datetime, os, signal, threading, time
+if (os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK")) == "1":
+    time.sleep(60)
+else:
+    begun = time.monotonic()
+    threading.Timer(INTERRUPT, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        dist.init_process_group("rmpi", init_method="mpi://", timeout=datetime.timedelta(seconds=TIMEOUT))
+    except BaseException as error:
+        print("ERROR", type(error).__name__, round(time.monotonic() - begun), flush=True)
+    os._exit(3)
+"""
+
+
+def test_a_rank_that_is_late_for_mpi_init(tmp_path):
+    """MPI_Init waits for all ranks, and nothing in MPI ends it; the timeout must not wait for it."""
+    ended = run(tmp_path, IMPORTS + "TIMEOUT, INTERRUPT = 2, 300" + LATE)
+    assert ended.printed("ERROR") in (["DistBackendError 2"], ["DistBackendError 3"]), ended.output
+
+
+def test_ctrl_c_while_mpi_init_waits(tmp_path):
+    ended = run(tmp_path, IMPORTS + "TIMEOUT, INTERRUPT = 300, 2" + LATE)
+    assert ended.printed("ERROR") in (["KeyboardInterrupt 2"], ["KeyboardInterrupt 3"]), ended.output
 
 
 def test_log_has_a_line_for_each_group(tmp_path):
