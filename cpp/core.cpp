@@ -88,40 +88,43 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::open_batch() {
   if (open_batches_.load(std::memory_order_relaxed) == 0) return {};
   const std::lock_guard<std::mutex> lock(batches_mutex_);
   const auto found = batches_.find(thread_number());
-  return found == batches_.end() ? c10::intrusive_ptr<WorkRMPI>() : found->second;
+  if (found == batches_.end() || !found->second.open) return {};
+  return found->second.work;
 }
 
-c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::take_batch() {
+void ProcessGroupRMPI::Core::close_batch() {
   c10::intrusive_ptr<WorkRMPI> work;
   {
     const std::lock_guard<std::mutex> lock(batches_mutex_);
     const auto found = batches_.find(thread_number());
-    if (found == batches_.end()) return {};
-    work = std::move(found->second);
-    batches_.erase(found);
-    open_batches_.store(batches_.size(), std::memory_order_relaxed);
+    if (found == batches_.end() || !std::exchange(found->second.open, false)) return;
+    work = found->second.work;
+    open_batches_.fetch_sub(1, std::memory_order_relaxed);
   }
   work->close_batch();
-  return work;
 }
 
 void ProcessGroupRMPI::Core::start_coalescing() {
   owner.check("startCoalescing");
-  // A batch that an exception left open is given up; its operations go on by themselves.
-  take_batch();
+  // A batch that an exception left open is forgotten; its operations go on by themselves.
+  close_batch();
   auto work = c10::make_intrusive<WorkRMPI>(rank, c10d::OpType::COALESCED, nullptr, at::ArrayRef<at::Tensor>(),
                                             WorkRMPI::Tensors());
   work->open_batch();
+  Batch batch{std::move(work), true};
   const std::lock_guard<std::mutex> lock(batches_mutex_);
-  batches_.emplace(thread_number(), std::move(work));
-  open_batches_.store(batches_.size(), std::memory_order_relaxed);
+  // The previous one dies after the lock is free.
+  std::swap(batches_[thread_number()], batch);
+  open_batches_.fetch_add(1, std::memory_order_relaxed);
 }
 
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::end_coalescing() {
-  auto work = take_batch();
-  TORCH_CHECK(work,
-              "rmpi: endCoalescing without startCoalescing on the same thread, or after an operation between the two "
-              "was refused.");
+  close_batch();
+  const std::lock_guard<std::mutex> lock(batches_mutex_);
+  const auto found = batches_.find(thread_number());
+  TORCH_CHECK(found != batches_.end(), "rmpi: endCoalescing without startCoalescing on the same thread.");
+  auto work = std::move(found->second.work);
+  batches_.erase(found);
   return work;
 }
 
@@ -131,7 +134,7 @@ ProcessGroupRMPI::Core::Call::Call(Core& core, const char* operation)
 ProcessGroupRMPI::Core::Call::~Call() {
   // torch does not end a batch when an exception leaves it: every later operation of this thread would fall into it.
   if (std::uncaught_exceptions() > exceptions_ && core_.open_batches_.load(std::memory_order_relaxed) > 0) {
-    core_.take_batch();
+    core_.close_batch();
   }
 }
 

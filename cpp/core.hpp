@@ -45,7 +45,8 @@ struct Launch {
 struct ProcessGroupRMPI::Core {
   Core(rust::Box<bridge::Group> group, int rank, int size);
 
-  /// The checks of one call. If the call throws, the batch that startCoalescing opened on this thread is given up.
+  /// The checks of one call. If the call throws, the batch that startCoalescing opened on this thread takes no more:
+  /// endCoalescing gives what is in it.
   class Call : public Check {
    public:
     Call(Core& core, const char* operation);
@@ -77,15 +78,21 @@ struct ProcessGroupRMPI::Core {
 
  private:
   c10::intrusive_ptr<WorkRMPI> open_batch();
-  /// Takes this thread's batch out and closes it; null if there is none.
-  c10::intrusive_ptr<WorkRMPI> take_batch();
+  /// Closes this thread's batch, if one is open.
+  void close_batch();
 
-  // The batches that are open, by thread (a number that no other thread ever has). The count spares every other
+  struct Batch {
+    c10::intrusive_ptr<WorkRMPI> work;
+    bool open;
+  };
+
+  // The batches that are open, and those that were closed and not ended, by thread (a number that no other thread ever
+  // has). The count spares every other
   // operation the lock; it is only exact for the thread's own batch, and that is the one that matters, so relaxed
   // ordering is enough.
   std::atomic<std::size_t> open_batches_{0};
   std::mutex batches_mutex_;
-  std::unordered_map<std::uint64_t, c10::intrusive_ptr<WorkRMPI>> batches_;
+  std::unordered_map<std::uint64_t, Batch> batches_;
 };
 
 }  // namespace rmpi
