@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def environment(**extra):
     """The environment of a test's processes: one thread each, and a traceback when one crashes."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return kept | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"} | extra
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | extra
 
 
 def launcher(ranks):
