@@ -7,7 +7,7 @@ processes of which each is an MPI world of its own, because the launcher belongs
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 
@@ -103,6 +103,37 @@ def detect(environ: Mapping[str, str] = os.environ) -> Launch | None:
             ", ".join(f"{name}={environ[name]}" for name in names),
         )
     return None
+
+
+#: Says which process has taken its place in an MPI job, for its children to see: they inherit the launcher's variables.
+CLAIM = "TORCH_RMPI_CLAIM"
+
+#: What tells one place from another.
+_PLACE = (
+    *("PMIX_NAMESPACE", "PMIX_RANK", "PMI_JOBID", "PMI_RANK", "PMI_FD", "PMI_PORT"),
+    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID"),
+)
+
+
+def claim(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Takes this process's place in the MPI job, before MPI is started.
+
+    Raises:
+        NotImplementedError: the process that started this one has taken it. Two processes of one rank would write into
+            each other's messages.
+    """
+    place = " ".join(environ.get(name, "") for name in _PLACE)
+    if not place.strip():
+        return
+    own = str(os.getpid())
+    holder, _, claimed = environ.get(CLAIM, "").partition(" ")
+    if holder and holder != own and claimed == place:
+        raise NotImplementedError(
+            f"this process was started by process {holder}, which is a rank of an MPI job, and inherited its place in "
+            f"that job ({CLAIM} says so); it cannot be the same rank. Use the group in the parent only, or start this "
+            "process without the launcher's variables"
+        )
+    environ[CLAIM] = f"{own} {place}"
 
 
 def require_world(group_size: int, world_size: int, environ: Mapping[str, str] = os.environ) -> None:

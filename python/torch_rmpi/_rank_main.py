@@ -40,6 +40,8 @@ def set_environment() -> None:
 
     RANK and WORLD_SIZE stay unset: they would promise an env:// rendezvous, which needs an address too.
     """
+    # A rank that starts a job of its own: the place that its children inherit the claim to is not theirs.
+    os.environ.pop(_launcher_env.CLAIM, None)
     launch = _launcher_env.detect()
     if launch is None:
         return

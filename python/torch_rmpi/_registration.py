@@ -78,6 +78,7 @@ def is_placeholder(store: Store) -> bool:
 def _create(opts: Any, backend_options: object | None, store: Store, rank: int, size: int) -> ProcessGroupRMPI:
     module = extension()
     timeout = _timeout(module, opts, backend_options)
+    _launcher_env.claim()
     if size > 1:
         # MPI_Init may wait for every process of the job. Here is known who is missing.
         module.meet(store, rank, size, timeout, opts.group_id)

@@ -82,6 +82,7 @@ def handler(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator[tu
     options = _options(url)
     module = extension()
     timeout = timeout or default_pg_timeout
+    _launcher_env.claim()
     module.start(timeout)
     rank, size = module.world_rank(), module.world_size()
     _launcher_env.require_no_singletons(size)
@@ -114,6 +115,7 @@ def meet(
     from torch._C._distributed_c10d import PrefixStore
 
     module = extension()
+    _launcher_env.claim()
     module.start(timeout)
     rank, size = module.world_rank(), module.world_size()
     _launcher_env.require_no_singletons(size)

@@ -146,16 +146,21 @@ fn drive(engine: &'static Engine, turn: u64) {
         if threads.is_stopping() {
             return threads.leave(turn);
         }
+        if engine.has_queued() {
+            backoff.reset();
+            engine.tell(turn);
+            continue;
+        }
         if !engine.is_unattended() {
             backoff.reset();
             let idle = engine.has_retained().then_some(IDLE);
             if idle.is_some() {
-                engine.try_turn(Driver::Background(turn));
+                engine.try_turn(Driver::Background);
             }
             engine.bell.sleep(seen, idle);
             continue;
         }
-        match engine.try_turn(Driver::Background(turn)) {
+        match engine.try_turn(Driver::Background) {
             Some(true) => backoff.reset(),
             _ => backoff.pause(&engine.bell, seen, None),
         }

@@ -47,6 +47,7 @@ pub fn before_interpreter_ends(drain: bool) {
     // Relaxed: the background thread is joined below; other threads drive on their own account.
     engine.leaving.store(true, Ordering::Relaxed);
     engine.background.stop(engine);
+    engine.tell_nobody();
 }
 
 extern "C" fn leave(status: c_int, _: *mut c_void) {

@@ -45,17 +45,19 @@ static ENGINE: OnceCell<Engine> = OnceCell::new();
 pub struct Engine {
     progress: Mutex<Progress>,
     inbox: Mutex<Vec<Command>>,
-    /// Operations that have ended, and whose users have not been told.
+    /// Operations that have ended, and to which users have attached something that has not been run.
     untold: Mutex<VecDeque<Ended>>,
     bell: Bell,
-    /// Operations issued and not ended, or ended and not told.
+    /// Operations issued and not ended.
     pending: AtomicUsize,
+    /// Operations that are in `untold`.
+    queued: AtomicUsize,
+    /// Operations of which users are being told.
+    telling: AtomicUsize,
     /// Failed operations whose memory the transport still holds.
     retained: AtomicUsize,
     /// Threads that wait for an operation, and so drive.
     waiters: AtomicUsize,
-    /// Those of them that run users' code.
-    away: AtomicUsize,
     /// Threads that wait and have found another one driving.
     sidelined: AtomicUsize,
     background: background::Threads,
@@ -75,9 +77,10 @@ pub fn engine() -> Result<&'static Engine> {
             untold: Mutex::default(),
             bell: Bell::default(),
             pending: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            telling: AtomicUsize::new(0),
             retained: AtomicUsize::new(0),
             waiters: AtomicUsize::new(0),
-            away: AtomicUsize::new(0),
             sidelined: AtomicUsize::new(0),
             background: background::Threads::default(),
             leaving: AtomicBool::new(false),
@@ -201,11 +204,12 @@ impl Engine {
         true
     }
 
-    /// Drives until nothing is pending and all memory has come back, or for at most `limit`. Returns whether that is so.
+    /// Drives until nothing is pending and all memory has come back, and until users have been told of everything if they
+    /// still are; or for at most `limit`. Returns whether that is so.
     fn drain(&'static self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let mut backoff = Backoff::background();
-        while self.has_work() {
+        while self.has_work() || self.is_telling() {
             let seen = self.bell.listen();
             if self.try_turn(Driver::Passing) == Some(true) {
                 backoff.reset();
@@ -262,14 +266,24 @@ impl Engine {
         }
         if !ended.is_empty() {
             self.bell.ring();
-            self.untold().extend(ended);
         }
-        self.tell(driver);
+        for mut end in ended {
+            if self.leaving() || end.completion.announce_to_nobody() {
+                self.retire(end);
+            } else {
+                self.queued.fetch_add(1, Ordering::SeqCst);
+                self.untold().push_back(end);
+            }
+        }
         for remains in released {
             let lane = remains.operation.lane().clone();
             self.dispose(remains);
             lane.leave();
             self.retained.fetch_sub(1, Ordering::Release);
+        }
+        if driver != Driver::Background && self.has_queued() {
+            // Not here: whoever waits or issues may hold a lock that users' code takes, too.
+            self.wake_background();
         }
         Some(moved)
     }
@@ -293,32 +307,47 @@ impl Engine {
         if end.leftover.is_some() {
             // Counted before waiters go: the last to leave sees to it that somebody looks after the memory.
             self.retained.fetch_add(1, Ordering::Relaxed);
+        } else {
+            end.operation.lane().leave();
         }
         end.operation.set_done();
+        // Release: pairs with the acquire of whoever finds nothing pending.
+        self.pending.fetch_sub(1, Ordering::Release);
     }
 
-    /// Runs what users attached to operations that have ended. No lock is held, and somebody else drives: it may take as
-    /// long as users like.
-    fn tell(&'static self, driver: Driver) {
-        let mut away = None;
+    /// Runs what users attached to operations that have ended, on the background thread in this turn of duty. No lock is
+    /// held, and another thread drives: it may take as long as users like.
+    fn tell(&'static self, turn: u64) {
+        let _away = Away::new(self, turn);
         loop {
-            let Some(end) = self.untold().pop_front() else { return };
-            let Ended { operation, mut completion, leftover, .. } = end;
-            if !self.leaving() && !completion.announce_to_nobody() {
-                away.get_or_insert_with(|| Away::new(self, driver));
-                completion.announce();
+            let Some(mut end) = self.untold().pop_front() else { return };
+            // In this order, so that `drain` finds it in one of the two.
+            self.telling.fetch_add(1, Ordering::SeqCst);
+            self.queued.fetch_sub(1, Ordering::SeqCst);
+            if self.has_work() {
+                self.wake_background();
             }
-            match leftover {
-                Some(leftover) => {
-                    self.command(Command::Retain(Remains { leftover, operation, _completion: completion }));
-                }
-                None => {
-                    self.dispose(completion);
-                    operation.lane().leave();
-                }
+            if !self.leaving() {
+                end.completion.announce();
             }
-            // Release: pairs with the acquire of whoever finds nothing pending.
-            self.pending.fetch_sub(1, Ordering::Release);
+            self.retire(end);
+            self.telling.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Gives up telling users: the process is about to end.
+    fn tell_nobody(&self) {
+        let untold = std::mem::take(&mut *self.untold());
+        self.queued.fetch_sub(untold.len(), Ordering::SeqCst);
+        untold.into_iter().for_each(|end| self.retire(end));
+    }
+
+    /// Drops what is left of an operation, now or when the transport has given its memory back.
+    fn retire(&self, end: Ended) {
+        let Ended { operation, completion, leftover, .. } = end;
+        match leftover {
+            Some(leftover) => self.command(Command::Retain(Remains { leftover, operation, _completion: completion })),
+            None => self.dispose(completion),
         }
     }
 
@@ -352,8 +381,18 @@ impl Engine {
 
     /// Whether anything is left to drive, to tell, or to give back.
     fn has_work(&self) -> bool {
-        // Acquire: see `tell`.
-        self.pending.load(Ordering::Acquire) > 0 || self.has_retained() || !self.inbox().is_empty()
+        // Acquire: see `settle`.
+        self.pending.load(Ordering::Acquire) > 0 || self.has_queued() || self.has_retained() || !self.inbox().is_empty()
+    }
+
+    /// Whether users have to be told of anything.
+    fn has_queued(&self) -> bool {
+        self.queued.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether users are being told of anything.
+    fn is_telling(&self) -> bool {
+        self.telling.load(Ordering::SeqCst) > 0 && !self.leaving()
     }
 
     fn has_retained(&self) -> bool {
@@ -363,8 +402,9 @@ impl Engine {
     /// Whether the background thread has to drive.
     fn is_unattended(&self) -> bool {
         // Relaxed: whoever changes them in that direction rings the bell.
-        self.waiters.load(Ordering::Relaxed) <= self.away.load(Ordering::Relaxed)
-            && (self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty())
+        self.has_queued()
+            || self.waiters.load(Ordering::Relaxed) == 0
+                && (self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty())
     }
 
     /// Whether this process is a forked child of the one that made the engine.
@@ -391,8 +431,8 @@ impl Engine {
 enum Driver {
     /// A thread that waits, and takes the next turn, too.
     Waiter,
-    /// The background thread, in this turn of duty.
-    Background(u64),
+    /// The background thread.
+    Background,
     /// A thread that takes one turn.
     Passing,
 }
@@ -411,40 +451,27 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiters.fetch_sub(1, Ordering::Relaxed);
-        if self.0.pending.load(Ordering::Acquire) > 0 || self.0.has_retained() {
+        if self.0.has_work() {
             self.0.wake_background();
         }
     }
 }
 
-/// A thread that would drive runs users' code instead, and another one drives meanwhile.
+/// A background thread runs users' code, and another one drives meanwhile.
 struct Away {
     engine: &'static Engine,
-    driver: Driver,
+    turn: u64,
 }
 
 impl Away {
-    fn new(engine: &'static Engine, driver: Driver) -> Self {
-        match driver {
-            // Relaxed: a hint; the ring below has it looked at.
-            Driver::Waiter => drop(engine.away.fetch_add(1, Ordering::Relaxed)),
-            Driver::Background(turn) => engine.background.leave(turn),
-            Driver::Passing => {}
-        }
-        // More than the operation that is told about, which still counts.
-        if engine.pending.load(Ordering::Acquire) > 1 {
-            engine.wake_background();
-        }
-        Away { engine, driver }
+    fn new(engine: &'static Engine, turn: u64) -> Self {
+        engine.background.leave(turn);
+        Away { engine, turn }
     }
 }
 
 impl Drop for Away {
     fn drop(&mut self) {
-        match self.driver {
-            Driver::Waiter => drop(self.engine.away.fetch_sub(1, Ordering::Relaxed)),
-            Driver::Background(turn) => self.engine.background.come_back(turn),
-            Driver::Passing => {}
-        }
+        self.engine.background.come_back(self.turn);
     }
 }

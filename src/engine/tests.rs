@@ -81,6 +81,14 @@ fn wait(operation: &Operation) {
     assert!(engine().unwrap().wait(operation, Some(LONG)));
 }
 
+fn until(condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < LONG, "it does not come true");
+        std::thread::yield_now();
+    }
+}
+
 fn story_of(story: &Story, name: &str) -> Vec<String> {
     story.lock().unwrap().iter().filter(|line| line.starts_with(name)).cloned().collect()
 }
@@ -164,9 +172,8 @@ fn an_operation_that_nobody_waits_for_completes() {
         on_failure: OnFailure::FailLane,
     };
     engine().unwrap().submit(task, false);
-    while lane.pending() > 0 {
-        std::thread::yield_now();
-    }
+    until(|| story_of(&story, "alone").len() == 3);
+    assert_eq!(lane.pending(), 0);
     assert_eq!(story_of(&story, "alone"), ["alone finished", "alone announced", "alone dropped"]);
 }
 
@@ -194,10 +201,8 @@ fn memory_is_kept_until_the_transport_gives_it_back() {
     let held = given("held", schedule);
     let operation = submit(&lane, &story, Given { timeout: SHORT, outstanding, ..held });
     wait(&operation);
-    // Waiters go on before callbacks have run, and another test's thread may be the one that runs them.
-    while story_of(&story, "held").len() < 2 {
-        std::thread::yield_now();
-    }
+    // Waiters go on before callbacks have run.
+    until(|| story_of(&story, "held").len() == 2);
     let told = story_of(&story, "held");
     assert!(told[0].starts_with("held failed: held"), "{told:?}");
     assert_eq!(told[1..], ["held announced"], "the completion owns memory that a message still uses");
@@ -218,7 +223,7 @@ impl Completion for WaitsFor {
 
     fn announce(&mut self) {
         let other = self.other.lock().unwrap().take().unwrap();
-        self.waited.store(engine().unwrap().wait(&other, Some(Duration::from_secs(5))), Ordering::SeqCst);
+        self.waited.store(engine().unwrap().wait(&other, Some(LONG)), Ordering::SeqCst);
     }
 }
 
@@ -245,8 +250,7 @@ fn a_callback_may_wait_for_an_operation_that_ended_in_the_same_turn() {
         submit(&lane, &Story::default(), Given { order: Order::Free, ..given("second", until_open(gate.clone())) });
     *other.lock().unwrap() = Some(second);
     gate.store(true, Ordering::SeqCst);
-    assert!(engine().unwrap().quiesce(&lane, LONG));
-    assert!(waited.load(Ordering::SeqCst), "the callback has waited in vain");
+    until(|| waited.load(Ordering::SeqCst));
 }
 
 #[test]
@@ -293,11 +297,7 @@ impl Completion for BlocksFor {
     fn finish(&mut self, _: &Result<Outcome>) {}
 
     fn announce(&mut self) {
-        let begun = Instant::now();
-        while !self.0.is_done() {
-            assert!(begun.elapsed() < LONG, "nobody drives");
-            std::thread::yield_now();
-        }
+        until(|| self.0.is_done());
     }
 }
 
@@ -345,4 +345,40 @@ fn a_callback_that_blocks_does_not_stop_the_engine() {
         }
         assert!(engine().unwrap().quiesce(&lane, LONG));
     }
+}
+
+/// A callback that takes a lock.
+struct Locks(Arc<Mutex<u32>>);
+
+impl Completion for Locks {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+
+    fn announce(&mut self) {
+        *self.0.lock().unwrap() += 1;
+    }
+}
+
+#[test]
+fn no_callback_runs_on_a_thread_that_issues_or_waits() {
+    let (lane, lock) = (lane("locks"), Arc::new(Mutex::new(0)));
+    let issue = |waits| {
+        let operation = Operation::new("locking", None, lane.clone(), 0, LONG);
+        let task = Task {
+            operation: operation.clone(),
+            schedule: Box::pin(ready(Ok(Outcome::default()))),
+            outstanding: Arc::default(),
+            completion: Box::new(Locks(lock.clone())),
+            order: Order::Free,
+            on_failure: OnFailure::FailLane,
+        };
+        engine().unwrap().submit(task, waits);
+        operation
+    };
+    for _ in 0..100 {
+        let held = lock.lock().unwrap();
+        let operations = [issue(false), issue(true), issue(false)];
+        operations.iter().for_each(|operation| wait(operation));
+        drop(held);
+    }
+    until(|| *lock.lock().unwrap() == 300);
 }

@@ -59,6 +59,17 @@ pub(super) fn check(
             return fail(format!("outputs {other} and {index} overlap in memory; give each its own"));
         }
     }
+    if matches!(call, Call::AllToAll) {
+        // What is received must not replace what is still to be sent.
+        for (index, output) in outputs.iter().enumerate() {
+            let overlaps = |(other, input): (usize, &View)| {
+                output.overlaps(input) && (other != index || index != rank || input.as_ptr() != output.as_ptr())
+            };
+            if let Some(other) = inputs.iter().enumerate().position(overlaps) {
+                return fail(format!("output {index} and input {other} overlap in memory; give each its own"));
+            }
+        }
+    }
     match *call {
         Call::Broadcast { root } | Call::Reduce { root, .. } | Call::Gather { root } | Call::Scatter { root }
             if root >= size =>

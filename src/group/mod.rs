@@ -271,6 +271,10 @@ struct Nobody;
 
 impl Completion for Nobody {
     fn finish(&mut self, _: &Result<Outcome>) {}
+
+    fn announce_to_nobody(&mut self) -> bool {
+        true
+    }
 }
 
 impl Drop for Group {

@@ -1,6 +1,7 @@
 """Work objects: completion, results, futures, callbacks, dropped and shared ones."""
 
 import threading
+import time
 import weakref
 from datetime import timedelta
 
@@ -249,3 +250,47 @@ def test_a_tensor_may_be_given_other_memory(ctx):
         work.wait()
         assert tensor.tolist() == [0, 0, 0]
         assert not any(other.any() for other in others)
+
+
+@multirank(2, 4, gloo=False)
+def test_no_callback_runs_in_a_call_that_issues_or_waits(ctx):
+    """The caller may hold a lock that the callback takes."""
+    groups, lock = [dist.new_group(), dist.new_group()], threading.Lock()
+
+    def locked(_):
+        with lock:
+            pass
+
+    for _ in range(100):
+        future = issue(ctx, group=groups[0])[1].get_future().then(locked)
+        with lock:
+            _, work = issue(ctx, group=groups[1])
+            work.wait()
+            dist.barrier(groups[0])
+        future.wait()
+
+
+@multirank(2, 4, gloo=False)
+def test_callbacks_of_two_groups_wait_for_their_successors(ctx):
+    groups = [dist.new_group() for _ in range(2)]
+
+    def chained(group, depth):
+        def callback(_):
+            if depth:
+                issue(ctx, group=group)[1].get_future().then(chained(group, depth - 1)).wait()
+
+        return callback
+
+    for _ in range(50):
+        futures = [issue(ctx, group=group)[1].get_future().then(chained(group, 3)) for group in groups]
+        for future in futures:
+            future.wait()
+
+
+@multirank(2, gloo=False)
+def test_destroying_a_group_in_a_callback_of_its_own(ctx):
+    group = dist.new_group()
+    begun = time.monotonic()
+    future = issue(ctx, group=group)[1].get_future()
+    future.then(lambda _: dist.destroy_process_group(group)).wait()
+    assert time.monotonic() - begun < 5

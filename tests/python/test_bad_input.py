@@ -174,3 +174,13 @@ def test_sparse_with_another_op(ctx):
     error = refused(ctx, BAD_TENSOR, dist.all_reduce, torch.eye(3).to_sparse(), dist.ReduceOp.MAX, group=ctx.group)
     assert "sparse" in str(error)
     still_works(ctx)
+
+
+@multirank(2, 4, gloo=False)
+def test_all_to_all_onto_itself(ctx):
+    """What arrives would replace what is still to be sent."""
+    for count in (1, 100_000):
+        tensor = torch.arange(float(ctx.size * count))
+        refused(ctx, BAD_VALUE, dist.all_to_all_single, tensor, tensor, group=ctx.group)
+        assert tensor.tolist() == torch.arange(float(ctx.size * count)).tolist()
+    still_works(ctx)

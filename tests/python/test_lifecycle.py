@@ -284,3 +284,32 @@ time.sleep(0.5)
     assert ended.code in (0, 1), ended.output
     assert "terminate" not in ended.output, ended.output
     assert "Aborted" not in ended.output, ended.output
+
+
+def test_a_callback_still_runs_at_the_end(tmp_path):
+    """It is given some seconds; then the process ends in order, since no message is under way."""
+    source = """
+dist.all_reduce(torch.ones(2), async_op=True).get_future().then(lambda _: time.sleep(100))
+time.sleep(0.3)
+"""
+    ended = run(tmp_path, INIT + source)
+    assert ended.code == 0, ended.output
+    assert "MPI_Finalize" not in ended.output, ended.output
+
+
+def test_a_process_that_a_rank_starts(tmp_path):
+    """It inherits the launcher's variables, and must not become the same rank."""
+    source = """
+import subprocess
+child = "import torch.distributed as dist; dist.init_process_group('rmpi', init_method='mpi://')"
+for env in (None, dict(os.environ)):
+    ended = subprocess.run([sys.executable, "-c", child], env=env, capture_output=True, text=True)
+    print("CHILD", ended.returncode, "NotImplementedError: this process was started by" in ended.stderr, flush=True)
+for _ in range(20):
+    tensor = torch.ones(100_000)
+    dist.all_reduce(tensor)
+    assert tensor[0] == size
+"""
+    ended = run(tmp_path, INIT + source)
+    assert ended.code == 0, ended.output
+    assert ended.printed("CHILD") == ["1 True"] * 4
