@@ -26,8 +26,9 @@ void start(std::optional<std::chrono::milliseconds> timeout) {
     const std::lock_guard<std::mutex> lock(mutex);
     if (!started.valid()) {
       std::packaged_task<void()> task([] { call_core([] { bridge::start(); }); });
-      started = task.get_future().share();
+      auto future = task.get_future().share();
       std::thread(std::move(task)).detach();
+      started = std::move(future);
     }
     mine = started;
   }
@@ -69,9 +70,17 @@ std::string world_broadcast(const std::string& payload, std::chrono::millisecond
   return received.get();
 }
 
-void before_interpreter_ends(bool drain) {
-  bridge::before_interpreter_ends(drain);
+bool drain(std::chrono::milliseconds limit) {
+  return wait_in_slices(limit, [](std::uint64_t slice) { return bridge::drain(slice); });
+}
+
+void before_interpreter_ends() {
+  bridge::before_interpreter_ends();
   keep_other_threads_waiting();
+}
+
+bool await_callbacks(std::optional<std::chrono::milliseconds> limit) {
+  return wait_in_slices(limit, [](std::uint64_t slice) { return bridge::await_users(slice); });
 }
 
 std::string mpi_library_version() { return std::string(bridge::mpi_library()); }

@@ -1,5 +1,8 @@
 #include "work_rmpi.hpp"
 
+#include <cxxabi.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -151,41 +154,63 @@ void WorkRMPI::finish(std::exception_ptr error, c10d::WorkResult outcome, int so
 void WorkRMPI::announce() noexcept {
   Future values;
   Future outcome;
+  c10::intrusive_ptr<WorkRMPI> batch;
   {
     const std::lock_guard<std::mutex> lock(future_mutex_);
     if (std::exchange(announced_, true)) return;
     values = future_;
     outcome = future_result_;
+    // Only whoever announces takes it: two threads may end two members of one batch.
+    batch = std::move(batch_);
   }
+  // First, because a callback of this Work may wait for the batch's future.
+  if (batch && batch->done()) batch->announce();
   settle(values, outcome);
-  if (const auto batch = std::move(batch_); batch && batch->done()) batch->announce();
 }
 
 bool WorkRMPI::announce_to_nobody() noexcept {
-  if (batch_ && batch_->done() && !batch_->announce_to_nobody()) return false;
+  c10::intrusive_ptr<WorkRMPI> batch;
   {
     const std::lock_guard<std::mutex> lock(future_mutex_);
-    if (!announced_ && (future_ || future_result_)) return false;
-    announced_ = true;
+    if (announced_) return true;
+    batch = batch_;
   }
+  if (batch && batch->done() && !batch->announce_to_nobody()) return false;
+  const std::lock_guard<std::mutex> lock(future_mutex_);
+  if (announced_) return true;
+  if (future_ || future_result_) return false;
+  announced_ = true;
+  // `batch` keeps it until the lock is free.
   batch_.reset();
   return true;
 }
 
-void WorkRMPI::settle(const Future& values, const Future& outcome) noexcept {
+template <class Function>
+void WorkRMPI::complete(Function&& function) noexcept {
   try {
-    if (values) {
-      if (error_) {
-        values->setError(error_);
-      } else {
-        values->markCompleted(c10::IValue(all_results()));
-      }
-    }
-    if (outcome) outcome->markCompleted(c10::IValue(static_cast<std::int64_t>(outcome_)));
+    function();
   } catch (const std::exception& error) {
     // The future has its value; it is a callback of the caller that failed, and no one is left to tell.
     LOG(ERROR) << "rmpi: a callback of a future of " << describe() << " failed: " << error.what();
+  } catch (abi::__forced_unwind&) {
+    // An interpreter that has ended does this to a thread that comes back to it. It may neither go on nor end.
+    while (true) pause();
   }
+}
+
+void WorkRMPI::settle(const Future& values, const Future& outcome) noexcept {
+  // The outcome first: a callback that waits for it may be attached to the values.
+  complete([&] {
+    if (outcome) outcome->markCompleted(c10::IValue(static_cast<std::int64_t>(outcome_)));
+  });
+  complete([&] {
+    if (!values) return;
+    if (error_) {
+      values->setError(error_);
+    } else {
+      values->markCompleted(c10::IValue(all_results()));
+    }
+  });
 }
 
 bool WorkRMPI::isCompleted() { return done(); }

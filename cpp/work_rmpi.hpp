@@ -85,6 +85,9 @@ class WorkRMPI final : public c10d::Work {
   /// True if nobody has asked for a future, nor for one of the batch that ends with this; later ones are told at once.
   bool announce_to_nobody() noexcept;
   void settle(const Future& values, const Future& outcome) noexcept;
+  /// Runs a function that runs users' callbacks.
+  template <class Function>
+  void complete(Function&& function) noexcept;
   Tensors all_results() const;
   bool attempt(std::uint64_t milliseconds);
   std::string describe() const;

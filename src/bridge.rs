@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cxx::UniquePtr;
 
-use crate::engine::{Completion, Operation, Outcome, panic_text};
+use crate::engine::{self, Completion, Operation, Outcome, panic_text};
 use crate::error::{Error, Kind, Result};
 use crate::group::{self, Address, Call, GroupOptions};
 use crate::memory::View;
@@ -196,9 +196,12 @@ mod ffi {
         /// Ends the operation with an error, unless it ends first; its group fails with it.
         fn cancel(self: &Request, reason: &str);
 
-        /// For a host with an interpreter, before that ends: with `drain` lets pending operations end for a few seconds;
-        /// from then on no completion is announced or destroyed.
-        fn before_interpreter_ends(drain: bool);
+        /// Lets pending operations end, and their completions be announced; false when the time is up.
+        fn drain(milliseconds: u64) -> bool;
+        /// For a host with an interpreter, before that ends: from then on no completion is announced or destroyed.
+        fn before_interpreter_ends();
+        /// Waits until no completion is being announced or due; false when the time is up.
+        fn await_users(milliseconds: u64) -> bool;
 
         /// Name and version of the MPI library; does not start MPI.
         fn mpi_library() -> String;
@@ -300,8 +303,16 @@ fn create_group(
     })
 }
 
-fn before_interpreter_ends(drain: bool) {
-    guard_or((), || crate::engine::before_interpreter_ends(drain));
+fn await_users(milliseconds: u64) -> bool {
+    guard_or(true, || engine::await_users(Duration::from_millis(milliseconds)))
+}
+
+fn drain(milliseconds: u64) -> bool {
+    guard_or(true, || engine::drain(Duration::from_millis(milliseconds)))
+}
+
+fn before_interpreter_ends() {
+    guard_or((), engine::before_interpreter_ends);
 }
 
 fn mpi_library() -> String {

@@ -1,6 +1,10 @@
 // The Python extension torch_rmpi._C: the process group as a torch.distributed backend, and what the rendezvous needs.
+#include <unistd.h>
+
 #include <chrono>
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,12 +36,50 @@ void check_python_signals(unsigned long main_thread) {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
+// How long operations that nobody has waited for may go on at the end.
+constexpr Milliseconds kGrace{5000};
+// How long a callback may go on when nobody waits for it any more.
+constexpr Milliseconds kLastMoment{1000};
+
+void flush_python_output() {
+  for (const char* name : {"stdout", "stderr"}) {
+    try {
+      py::module_::import("sys").attr(name).attr("flush")();
+    } catch (const py::error_already_set&) {
+      // There is nothing left to write to.
+    }
+  }
+}
+
 // Tensors and callbacks of pending operations belong to Python, and no other thread may touch them once it finalizes.
-// After an exception nobody waits for what is pending: a peer may never answer.
+// Callbacks that run are waited for, as Python waits for threads; after an exception or Ctrl-C only for a moment, since
+// they may wait for a peer that never answers.
 void before_python_ends() {
-  const bool raised = py::hasattr(py::module_::import("sys"), "last_value");
-  const py::gil_scoped_release no_gil;
-  rmpi::before_interpreter_ends(/*drain=*/!raised);
+  int status = py::hasattr(py::module_::import("sys"), "last_value") ? 1 : 0;
+  bool quiet = false;
+  if (status == 0) {
+    try {
+      const py::gil_scoped_release no_gil;
+      rmpi::drain(kGrace);
+      rmpi::await_callbacks();
+    } catch (const py::error_already_set&) {
+      status = 128 + SIGINT;
+    }
+  }
+  {
+    const py::gil_scoped_release no_gil;
+    rmpi::before_interpreter_ends();
+    // Ctrl-C has been heard already, or there is no reason for it.
+    rmpi::set_interrupt_hook({});
+    quiet = rmpi::await_callbacks(kLastMoment);
+  }
+  if (quiet) return;
+  // Python would end the thread that runs it in the middle of C++ code, and the process with it.
+  flush_python_output();
+  std::fprintf(stderr, "torch-rmpi: a callback of a future still runs; the process ends without it, with status %d\n",
+               status == 0 ? 1 : status);
+  std::fflush(nullptr);
+  _exit(status == 0 ? 1 : status);
 }
 
 c10::intrusive_ptr<Group> create(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, Milliseconds timeout,

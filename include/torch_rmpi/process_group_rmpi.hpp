@@ -159,10 +159,13 @@ RMPI_API std::string world_broadcast(const std::string& payload, std::chrono::mi
 /// for every process of the job, and knows no timeout. DistBackendError, naming the missing ranks, after `timeout`.
 RMPI_API void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,
                    const std::string& group_name);
-/// For a host with an interpreter, before that ends: with `drain`, lets pending operations end for a few seconds. From
-/// then on no callback runs and no tensor is destroyed, as either may belong to the interpreter. Operations can still
-/// be waited for.
-RMPI_API void before_interpreter_ends(bool drain);
+/// Lets pending operations end and their callbacks run; false when `limit` has passed.
+RMPI_API bool drain(std::chrono::milliseconds limit);
+/// Waits until no callback of a future runs or is due; false when `limit` has passed.
+RMPI_API bool await_callbacks(std::optional<std::chrono::milliseconds> limit = std::nullopt);
+/// For a host with an interpreter, before that ends: from then on no callback is started and no tensor destroyed, as
+/// either may belong to the interpreter. Operations can still be waited for.
+RMPI_API void before_interpreter_ends();
 
 /// What the MPI library says of itself (MPI_Get_library_version). Does not start MPI.
 RMPI_API std::string mpi_library_version();

@@ -109,10 +109,7 @@ def detect(environ: Mapping[str, str] = os.environ) -> Launch | None:
 CLAIM = "TORCH_RMPI_CLAIM"
 
 #: What tells one place from another.
-_PLACE = (
-    *("PMIX_NAMESPACE", "PMIX_RANK", "PMI_JOBID", "PMI_RANK", "PMI_FD", "PMI_PORT"),
-    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID"),
-)
+_PLACE = ("PMIX_NAMESPACE", "PMIX_RANK", "PMI_JOBID", "PMI_RANK", "PMI_FD", "PMI_PORT", "SLURM_STEP_ID", "SLURM_PROCID")
 
 
 def claim(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -126,14 +123,24 @@ def claim(environ: MutableMapping[str, str] = os.environ) -> None:
     if not place.strip():
         return
     own = str(os.getpid())
-    holder, _, claimed = environ.get(CLAIM, "").partition(" ")
-    if holder and holder != own and claimed == place:
+    connection = _connection(environ.get("PMI_FD", ""))
+    # Three parts, the last of which may have blanks in it.
+    holder, used, claimed = (*environ.get(CLAIM, "").split(" ", 2), "", "", "")[:3]
+    if holder not in ("", own) and claimed == place and connection in ("", used):
         raise NotImplementedError(
             f"this process was started by process {holder}, which is a rank of an MPI job, and inherited its place in "
             f"that job ({CLAIM} says so); it cannot be the same rank. Use the group in the parent only, or start this "
             "process without the launcher's variables"
         )
-    environ[CLAIM] = f"{own} {place}"
+    environ[CLAIM] = f"{own} {connection} {place}"
+
+
+def _connection(descriptor: str) -> str:
+    """Hydra's connection to this rank, as nothing else on this machine is called; empty if it is not open here."""
+    try:
+        return str(os.fstat(int(descriptor)).st_ino)
+    except (ValueError, OSError):
+        return ""
 
 
 def require_world(group_size: int, world_size: int, environ: Mapping[str, str] = os.environ) -> None:

@@ -5,15 +5,20 @@
 //! nothing by the time it is back, so that there is one thread.
 
 use std::collections::VecDeque;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use super::task::panic_text;
 use super::{Driver, Engine};
 
 /// How long an idle thread sleeps at most: memory that a failed operation left with the transport is looked for then.
 const IDLE: Duration = Duration::from_millis(200);
+
+/// How long users' code may keep a thread before another one runs what comes after it, in case it waits for that.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Threads that wait for the post to become free; more than that end.
 const RESERVE: usize = 2;
@@ -132,7 +137,10 @@ impl Threads {
 fn serve(engine: &'static Engine, first: u64) {
     let mut turn = Some(first);
     while let Some(number) = turn {
-        drive(engine, number);
+        if let Err(panic) = catch_unwind(|| drive(engine, number)) {
+            log::error!("a defect of the engine: {}", panic_text(&*panic));
+            engine.background.leave(number);
+        }
         turn = engine.background.next_turn();
     }
 }
@@ -141,28 +149,37 @@ fn serve(engine: &'static Engine, first: u64) {
 fn drive(engine: &'static Engine, turn: u64) {
     let threads = &engine.background;
     let mut backoff = Backoff::background();
+    // Since when users' code keeps another thread while more of it waits.
+    let mut busy: Option<Instant> = None;
     while threads.is_at_post(turn) {
         let seen = engine.bell.listen();
         if threads.is_stopping() {
             return threads.leave(turn);
         }
+        let mut limit = engine.has_retained().then_some(IDLE);
         if engine.has_queued() {
-            backoff.reset();
-            engine.tell(turn);
-            continue;
-        }
-        if !engine.is_unattended() {
-            backoff.reset();
-            let idle = engine.has_retained().then_some(IDLE);
-            if idle.is_some() {
-                engine.try_turn(Driver::Background);
+            let since = *busy.get_or_insert_with(Instant::now);
+            // Most often the other thread goes on with the next in a moment.
+            if !engine.is_telling() || since.elapsed() >= PATIENCE {
+                busy = None;
+                engine.tell(turn);
+                continue;
             }
-            engine.bell.sleep(seen, idle);
+            limit = Some(PATIENCE);
+        } else {
+            busy = None;
+        }
+        if engine.is_unattended() {
+            match engine.try_turn(Driver::Background) {
+                Some(true) => backoff.reset(),
+                _ => backoff.pause(&engine.bell, seen, limit),
+            }
             continue;
         }
-        match engine.try_turn(Driver::Background) {
-            Some(true) => backoff.reset(),
-            _ => backoff.pause(&engine.bell, seen, None),
+        backoff.reset();
+        if engine.has_retained() {
+            engine.try_turn(Driver::Background);
         }
+        engine.bell.sleep(seen, limit);
     }
 }

@@ -4,7 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::Once;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::progress::Command;
 use crate::mpi::{self, Environment};
@@ -37,17 +37,32 @@ pub(super) fn register() {
     });
 }
 
-/// For a host with an interpreter, before that ends: lets pending operations end (with `drain`, for at most the grace),
-/// and from then on runs nothing that users attached, nor destroys what they own. Operations can still be waited for.
-pub fn before_interpreter_ends(drain: bool) {
+/// Lets pending operations end, and runs what users attached to them, for at most `limit`. Returns whether nothing is left.
+pub fn drain(limit: Duration) -> bool {
+    super::existing().is_none_or(|engine| engine.drain(limit))
+}
+
+/// For a host with an interpreter, before that ends: from now on nothing that users attached runs, and nothing that they
+/// own is destroyed. Operations can still be waited for.
+pub fn before_interpreter_ends() {
     let Some(engine) = super::existing() else { return };
-    if drain {
-        engine.drain(GRACE);
-    }
-    // Relaxed: the background thread is joined below; other threads drive on their own account.
+    // Relaxed: the background thread is stopped below; other threads drive on their own account.
     engine.leaving.store(true, Ordering::Relaxed);
     engine.background.stop(engine);
     engine.tell_nobody();
+}
+
+/// Waits until no code that users attached runs or is due, for at most `limit`. Returns whether that is so.
+pub fn await_users(limit: Duration) -> bool {
+    let Some(engine) = super::existing() else { return true };
+    let until = Instant::now() + limit;
+    while engine.has_queued() || engine.is_telling() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 extern "C" fn leave(status: c_int, _: *mut c_void) {
@@ -55,7 +70,7 @@ extern "C" fn leave(status: c_int, _: *mut c_void) {
     let (Some(engine), Some(environment)) = (super::existing(), Environment::started()) else { return };
     // An interpreter that has ended has given them their time already.
     let grace = if engine.leaving() { RELEASE } else { GRACE };
-    before_interpreter_ends(false);
+    before_interpreter_ends();
     if status != 0 || !mpi::is_usable() {
         return;
     }

@@ -18,7 +18,7 @@ mod task;
 mod tests;
 
 pub(crate) use backoff::set_ranks_on_host;
-pub use exit::before_interpreter_ends;
+pub use exit::{await_users, before_interpreter_ends, drain};
 pub use lane::Lane;
 pub use operation::{Operation, Outcome};
 pub(crate) use task::panic_text;
@@ -50,6 +50,8 @@ pub struct Engine {
     bell: Bell,
     /// Operations issued and not ended.
     pending: AtomicUsize,
+    /// Operations issued, of which users have not been told, nor the rest has been given up.
+    unfinished: AtomicUsize,
     /// Operations that are in `untold`.
     queued: AtomicUsize,
     /// Operations of which users are being told.
@@ -77,6 +79,7 @@ pub fn engine() -> Result<&'static Engine> {
             untold: Mutex::default(),
             bell: Bell::default(),
             pending: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             telling: AtomicUsize::new(0),
             retained: AtomicUsize::new(0),
@@ -112,6 +115,7 @@ impl Engine {
         operation.lane().enter();
         // Relaxed: the inbox's lock orders it before whoever takes the task.
         self.pending.fetch_add(1, Ordering::Relaxed);
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
         self.command(Command::Start(task));
         if waits {
             return;
@@ -209,7 +213,8 @@ impl Engine {
     fn drain(&'static self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let mut backoff = Backoff::background();
-        while self.has_work() || self.is_telling() {
+        // Users hear of nothing once the process is leaving.
+        while self.has_work() || !self.leaving() && self.unfinished.load(Ordering::Acquire) > 0 {
             let seen = self.bell.listen();
             if self.try_turn(Driver::Passing) == Some(true) {
                 backoff.reset();
@@ -267,12 +272,14 @@ impl Engine {
         if !ended.is_empty() {
             self.bell.ring();
         }
+        let mut pushed = false;
         for mut end in ended {
             if self.leaving() || end.completion.announce_to_nobody() {
                 self.retire(end);
             } else {
                 self.queued.fetch_add(1, Ordering::SeqCst);
                 self.untold().push_back(end);
+                pushed = true;
             }
         }
         for remains in released {
@@ -281,7 +288,7 @@ impl Engine {
             lane.leave();
             self.retained.fetch_sub(1, Ordering::Release);
         }
-        if driver != Driver::Background && self.has_queued() {
+        if driver != Driver::Background && pushed {
             // Not here: whoever waits or issues may hold a lock that users' code takes, too.
             self.wake_background();
         }
@@ -321,8 +328,7 @@ impl Engine {
         let _away = Away::new(self, turn);
         loop {
             let Some(mut end) = self.untold().pop_front() else { return };
-            // In this order, so that `drain` finds it in one of the two.
-            self.telling.fetch_add(1, Ordering::SeqCst);
+            let _telling = Telling::new(&self.telling);
             self.queued.fetch_sub(1, Ordering::SeqCst);
             if self.has_work() {
                 self.wake_background();
@@ -331,7 +337,6 @@ impl Engine {
                 end.completion.announce();
             }
             self.retire(end);
-            self.telling.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -349,6 +354,8 @@ impl Engine {
             Some(leftover) => self.command(Command::Retain(Remains { leftover, operation, _completion: completion })),
             None => self.dispose(completion),
         }
+        // Release: pairs with the acquire in `drain`. What users' code has issued is counted by now.
+        self.unfinished.fetch_sub(1, Ordering::Release);
     }
 
     /// Drops what users gave, unless the process is about to end: it may belong to an interpreter that is gone.
@@ -390,9 +397,9 @@ impl Engine {
         self.queued.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether users are being told of anything.
+    /// Whether users' code runs.
     fn is_telling(&self) -> bool {
-        self.telling.load(Ordering::SeqCst) > 0 && !self.leaving()
+        self.telling.load(Ordering::SeqCst) > 0
     }
 
     fn has_retained(&self) -> bool {
@@ -402,9 +409,8 @@ impl Engine {
     /// Whether the background thread has to drive.
     fn is_unattended(&self) -> bool {
         // Relaxed: whoever changes them in that direction rings the bell.
-        self.has_queued()
-            || self.waiters.load(Ordering::Relaxed) == 0
-                && (self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty())
+        self.waiters.load(Ordering::Relaxed) == 0
+            && (self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty())
     }
 
     /// Whether this process is a forked child of the one that made the engine.
@@ -454,6 +460,22 @@ impl Drop for Waiting {
         if self.0.has_work() {
             self.0.wake_background();
         }
+    }
+}
+
+/// Counts a piece of users' code that runs.
+struct Telling<'a>(&'a AtomicUsize);
+
+impl<'a> Telling<'a> {
+    fn new(telling: &'a AtomicUsize) -> Self {
+        telling.fetch_add(1, Ordering::SeqCst);
+        Telling(telling)
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

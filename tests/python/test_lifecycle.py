@@ -282,19 +282,37 @@ time.sleep(0.5)
 """
     ended = run(tmp_path, INIT + source)
     assert ended.code in (0, 1), ended.output
-    assert "terminate" not in ended.output, ended.output
+    assert "terminate called" not in ended.output, ended.output
     assert "Aborted" not in ended.output, ended.output
 
 
 def test_a_callback_still_runs_at_the_end(tmp_path):
-    """It is given some seconds; then the process ends in order, since no message is under way."""
+    """It is waited for, longer than pending operations are, and may use the group; then the process ends in order."""
     source = """
-dist.all_reduce(torch.ones(2), async_op=True).get_future().then(lambda _: time.sleep(100))
-time.sleep(0.3)
+def late(_):
+    time.sleep(7)
+    print("LATE", total(), flush=True)
+dist.all_reduce(torch.ones(2), async_op=True).get_future().then(late)
 """
     ended = run(tmp_path, INIT + source)
     assert ended.code == 0, ended.output
-    assert "MPI_Finalize" not in ended.output, ended.output
+    assert ended.printed("LATE") == ["2.0"] * 2, ended.output
+
+
+@pytest.mark.parametrize("what", ["time.sleep(100)", "all(True for _ in iter(int, 1))", "work().get_future().wait()"])
+def test_an_exception_while_a_callback_runs(tmp_path, what):
+    """Nobody waits for it for long, and the exit code is that of the exception."""
+    source = f"""
+def work():
+    return dist.irecv(torch.ones(1), 1 - rank)
+dist.all_reduce(torch.ones(2), async_op=True).get_future().then(lambda _: {what})
+time.sleep(0.5)
+raise RuntimeError("mine")
+"""
+    ended = run(tmp_path, INIT + source, limit=30)
+    assert ended.code == 1, ended.output
+    assert "mine" in ended.output
+    assert "terminate called" not in ended.output, ended.output
 
 
 def test_a_process_that_a_rank_starts(tmp_path):
