@@ -127,6 +127,7 @@ mod ffi {
         timeout_ms: i64,
     }
 
+    // SAFETY: cxx checks these signatures against the header, whose functions may be called from any thread, one at a time.
     unsafe extern "C++" {
         include!("bridge/completion.hpp");
         /// What to do when an operation ends; owns the tensors.

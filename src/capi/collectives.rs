@@ -14,6 +14,7 @@ use crate::reduce::{DataType, Reduction};
 ///
 /// # Safety
 /// `group` must be null (an error) or a live group.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_barrier(group: *const rmpi_group) -> i32 {
     // SAFETY: promised by the caller.
@@ -24,6 +25,7 @@ pub unsafe extern "C" fn rmpi_barrier(group: *const rmpi_group) -> i32 {
 ///
 /// # Safety
 /// `buffer` must be valid for `count` elements; see also `rmpi_barrier`.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_broadcast(
     group: *const rmpi_group,
@@ -43,6 +45,7 @@ pub unsafe extern "C" fn rmpi_broadcast(
 ///
 /// # Safety
 /// Both must be valid for `count` elements, and be the same or not overlap; see also `rmpi_barrier`.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_all_reduce(
     group: *const rmpi_group,
@@ -68,6 +71,7 @@ pub unsafe extern "C" fn rmpi_all_reduce(
 ///
 /// # Safety
 /// As for `rmpi_all_reduce`.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_reduce(
     group: *const rmpi_group,
@@ -95,6 +99,7 @@ pub unsafe extern "C" fn rmpi_reduce(
 ///
 /// # Safety
 /// `input` must be valid for `count` elements, `output` for `count` times the size of the group.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_all_gather(
     group: *const rmpi_group,
@@ -118,6 +123,7 @@ pub unsafe extern "C" fn rmpi_all_gather(
 ///
 /// # Safety
 /// `input` must be valid for `count` elements times the size of the group, `output` for `count`.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_reduce_scatter(
     group: *const rmpi_group,
@@ -143,6 +149,7 @@ pub unsafe extern "C" fn rmpi_reduce_scatter(
 ///
 /// # Safety
 /// Both must be valid for `count` elements times the size of the group, and not overlap.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_all_to_all(
     group: *const rmpi_group,
@@ -166,6 +173,7 @@ pub unsafe extern "C" fn rmpi_all_to_all(
 ///
 /// # Safety
 /// `buffer` must be valid for `count` elements.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_send(
     group: *const rmpi_group,
@@ -187,6 +195,7 @@ pub unsafe extern "C" fn rmpi_send(
 ///
 /// # Safety
 /// `buffer` must be valid for `count` elements, `sender` null or valid for writing.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_recv(
     group: *const rmpi_group,

@@ -16,6 +16,7 @@ pub struct rmpi_group(pub(super) Group);
 ///
 /// # Safety
 /// `group` must be null (an error) or valid for writing a pointer.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_group_world(timeout_ms: i64, group: *mut *mut rmpi_group) -> i32 {
     guard(|| {
@@ -39,6 +40,7 @@ pub unsafe extern "C" fn rmpi_group_world(timeout_ms: i64, group: *mut *mut rmpi
 ///
 /// # Safety
 /// `group` must be null (an error) or come from `rmpi_group_world` and not be freed; `rank` null or valid for writing.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_group_rank(group: *const rmpi_group, rank: *mut i32) -> i32 {
     guard(|| {
@@ -53,6 +55,7 @@ pub unsafe extern "C" fn rmpi_group_rank(group: *const rmpi_group, rank: *mut i3
 ///
 /// # Safety
 /// `group` must be null (an error) or come from `rmpi_group_world` and not be freed; `size` null or valid for writing.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_group_size(group: *const rmpi_group, size: *mut i32) -> i32 {
     guard(|| {
@@ -69,6 +72,7 @@ pub unsafe extern "C" fn rmpi_group_size(group: *const rmpi_group, size: *mut i3
 ///
 /// # Safety
 /// `group` must be null or come from `rmpi_group_world`, not be freed, and not be in use by another thread.
+// SAFETY: callers keep to the section above; a null pointer and a panic become error codes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_group_free(group: *mut rmpi_group) -> i32 {
     guard(|| {
