@@ -4,13 +4,13 @@ use half::{bf16, f16};
 
 use super::complex::Complex;
 use super::element::{Boolean, Element};
-use super::kernel::{Kernel, reduce};
+use super::kernel::Kernels;
 use super::number::{Bits, Divide, Number, Ordered, Scale};
 use super::operation::{And, Average, Maximum, Minimum, Or, PremultipliedSum, Product, Sum, Xor};
 use super::{DataType, ReduceOp};
 
-/// The kernel for elements of `dtype` and `op`; none if the type does not have the op.
-pub(super) fn kernel(dtype: DataType, op: ReduceOp) -> Option<Kernel> {
+/// The kernels for elements of `dtype` and `op`; none if the type does not have the op.
+pub(super) fn kernel(dtype: DataType, op: ReduceOp) -> Option<Kernels> {
     match dtype {
         DataType::Float16 => float::<f16, f32>(op),
         DataType::BFloat16 => float::<bf16, f32>(op),
@@ -31,48 +31,48 @@ pub(super) fn kernel(dtype: DataType, op: ReduceOp) -> Option<Kernel> {
     }
 }
 
-fn float<E: Element<A>, A: Divide + Scale + Ordered>(op: ReduceOp) -> Option<Kernel> {
+fn float<E: Element<A>, A: Divide + Scale + Ordered>(op: ReduceOp) -> Option<Kernels> {
     Some(match op {
-        ReduceOp::Sum => reduce::<E, A, Sum>,
-        ReduceOp::Avg => reduce::<E, A, Average>,
-        ReduceOp::Product => reduce::<E, A, Product>,
-        ReduceOp::Min => reduce::<E, A, Minimum>,
-        ReduceOp::Max => reduce::<E, A, Maximum>,
-        ReduceOp::PremulSum => reduce::<E, A, PremultipliedSum<A::Factor>>,
+        ReduceOp::Sum => Kernels::new::<E, A, Sum>(),
+        ReduceOp::Avg => Kernels::new::<E, A, Average>(),
+        ReduceOp::Product => Kernels::new::<E, A, Product>(),
+        ReduceOp::Min => Kernels::new::<E, A, Minimum>(),
+        ReduceOp::Max => Kernels::new::<E, A, Maximum>(),
+        ReduceOp::PremulSum => Kernels::new::<E, A, PremultipliedSum<A::Factor>>(),
         ReduceOp::BitAnd | ReduceOp::BitOr | ReduceOp::BitXor => return None,
     })
 }
 
-fn complex<E: Element<E> + Divide + Scale>(op: ReduceOp) -> Option<Kernel> {
+fn complex<E: Element<E> + Divide + Scale>(op: ReduceOp) -> Option<Kernels> {
     Some(match op {
-        ReduceOp::Sum => reduce::<E, E, Sum>,
-        ReduceOp::Avg => reduce::<E, E, Average>,
-        ReduceOp::Product => reduce::<E, E, Product>,
-        ReduceOp::PremulSum => reduce::<E, E, PremultipliedSum<E::Factor>>,
+        ReduceOp::Sum => Kernels::new::<E, E, Sum>(),
+        ReduceOp::Avg => Kernels::new::<E, E, Average>(),
+        ReduceOp::Product => Kernels::new::<E, E, Product>(),
+        ReduceOp::PremulSum => Kernels::new::<E, E, PremultipliedSum<E::Factor>>(),
         ReduceOp::Min | ReduceOp::Max | ReduceOp::BitAnd | ReduceOp::BitOr | ReduceOp::BitXor => return None,
     })
 }
 
 /// `W` holds the exact sum of as many elements as there can be ranks.
-fn integer<E: Element<E> + Element<W> + Number + Ordered + Bits, W: Divide>(op: ReduceOp) -> Option<Kernel> {
+fn integer<E: Element<E> + Element<W> + Number + Ordered + Bits, W: Divide>(op: ReduceOp) -> Option<Kernels> {
     Some(match op {
-        ReduceOp::Sum => reduce::<E, E, Sum>,
-        ReduceOp::Avg => reduce::<E, W, Average>,
-        ReduceOp::Product => reduce::<E, E, Product>,
-        ReduceOp::Min => reduce::<E, E, Minimum>,
-        ReduceOp::Max => reduce::<E, E, Maximum>,
-        ReduceOp::BitAnd => reduce::<E, E, And>,
-        ReduceOp::BitOr => reduce::<E, E, Or>,
-        ReduceOp::BitXor => reduce::<E, E, Xor>,
+        ReduceOp::Sum => Kernels::new::<E, E, Sum>(),
+        ReduceOp::Avg => Kernels::new::<E, W, Average>(),
+        ReduceOp::Product => Kernels::new::<E, E, Product>(),
+        ReduceOp::Min => Kernels::new::<E, E, Minimum>(),
+        ReduceOp::Max => Kernels::new::<E, E, Maximum>(),
+        ReduceOp::BitAnd => Kernels::new::<E, E, And>(),
+        ReduceOp::BitOr => Kernels::new::<E, E, Or>(),
+        ReduceOp::BitXor => Kernels::new::<E, E, Xor>(),
         ReduceOp::PremulSum => return None,
     })
 }
 
-fn boolean(op: ReduceOp) -> Option<Kernel> {
+fn boolean(op: ReduceOp) -> Option<Kernels> {
     Some(match op {
-        ReduceOp::Sum | ReduceOp::Max | ReduceOp::BitOr => reduce::<Boolean, u8, Or>,
-        ReduceOp::Product | ReduceOp::Min | ReduceOp::BitAnd => reduce::<Boolean, u8, And>,
-        ReduceOp::BitXor => reduce::<Boolean, u8, Xor>,
+        ReduceOp::Sum | ReduceOp::Max | ReduceOp::BitOr => Kernels::new::<Boolean, u8, Or>(),
+        ReduceOp::Product | ReduceOp::Min | ReduceOp::BitAnd => Kernels::new::<Boolean, u8, And>(),
+        ReduceOp::BitXor => Kernels::new::<Boolean, u8, Xor>(),
         ReduceOp::Avg | ReduceOp::PremulSum => return None,
     })
 }

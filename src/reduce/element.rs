@@ -120,6 +120,7 @@ impl Element<f32> for f16 {
         f16::from_f32(accumulator)
     }
 
+    #[inline(always)]
     fn widen_slice(elements: &[Unaligned<f16>], accumulators: &mut [f32]) {
         let mut aligned = [f16::ZERO; ALIGNED];
         for (elements, accumulators) in elements.chunks(ALIGNED).zip(accumulators.chunks_mut(ALIGNED)) {
@@ -131,6 +132,7 @@ impl Element<f32> for f16 {
         }
     }
 
+    #[inline(always)]
     fn narrow_slice(accumulators: &[f32], elements: &mut [Unaligned<f16>]) {
         let mut aligned = [f16::ZERO; ALIGNED];
         for (elements, accumulators) in elements.chunks_mut(ALIGNED).zip(accumulators.chunks(ALIGNED)) {

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
 use super::element::{Element, Plain, Unaligned};
+use super::instructions::{Available, Instructions};
 use super::operation::Operation;
 use crate::memory::View;
 
@@ -13,12 +14,77 @@ use crate::memory::View;
 /// size, and that `output` is apart from each input or the same memory.
 pub(super) type Kernel = fn(factor: f64, output: &View, inputs: &[View]);
 
+/// One kernel, compiled for each set of instructions.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    baseline: Kernel,
+    #[cfg(target_arch = "x86_64")]
+    avx2: Kernel,
+    #[cfg(target_arch = "x86_64")]
+    avx512: Kernel,
+}
+
+impl Kernels {
+    /// The kernel for elements `E` accumulated as `A` with the op `O`.
+    pub fn new<E: Element<A>, A: Copy + Default, O: Operation<A>>() -> Self {
+        Kernels {
+            baseline: reduce::<E, A, O>,
+            #[cfg(target_arch = "x86_64")]
+            avx2: x86::reduce_avx2::<E, A, O>,
+            #[cfg(target_arch = "x86_64")]
+            avx512: x86::reduce_avx512::<E, A, O>,
+        }
+    }
+
+    /// The kernel for `instructions`.
+    pub fn with(&self, instructions: Available) -> Kernel {
+        match instructions.get() {
+            Instructions::Baseline => self.baseline,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => self.avx2,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => self.avx512,
+        }
+    }
+}
+
+/// The same code, with more instructions for the compiler to choose from. What is called from it has to be inlined, or it
+/// is compiled without them.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Element, Operation, View, reduce};
+
+    pub fn reduce_avx2<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
+        #[target_feature(enable = "avx2,f16c")]
+        fn inner<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
+            reduce::<E, A, O>(factor, output, inputs);
+        }
+        // SAFETY: `Kernels::with` gives this function only to who has shown that the processor has AVX2 and F16C.
+        unsafe { inner::<E, A, O>(factor, output, inputs) }
+    }
+
+    /// AVX2 once more if the compiler is too old for AVX-512.
+    pub fn reduce_avx512<E: Element<A>, A: Copy + Default, O: Operation<A>>(
+        factor: f64,
+        output: &View,
+        inputs: &[View],
+    ) {
+        #[rustversion::attr(since(1.89), target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c"))]
+        #[rustversion::attr(before(1.89), target_feature(enable = "avx2,f16c"))]
+        fn inner<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
+            reduce::<E, A, O>(factor, output, inputs);
+        }
+        // SAFETY: as above, with AVX-512 F, BW, DQ and VL.
+        unsafe { inner::<E, A, O>(factor, output, inputs) }
+    }
+}
+
 /// Elements accumulated at a time: with the widest accumulator a block takes a fraction of the first-level cache, and
 /// the loop over the inputs costs little per element.
 const BLOCK: usize = 512;
 
-/// The kernel for elements `E` accumulated as `A` with the op `O`.
-pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
+#[inline(always)]
+fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
     let operation = O::new(factor, inputs.len());
     match inputs {
         // What most schedules have: no accumulators in memory needed.
@@ -41,6 +107,7 @@ pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: 
     }
 }
 
+#[inline(always)]
 fn combine<E: Element<A>, A: Copy, O: Operation<A>>(
     operation: O,
     left: &[Unaligned<E>],
@@ -52,6 +119,7 @@ fn combine<E: Element<A>, A: Copy, O: Operation<A>>(
     }
 }
 
+#[inline(always)]
 fn combine_into_left<E: Element<A>, A: Copy, O: Operation<A>>(
     operation: O,
     left: &mut [Unaligned<E>],
@@ -62,6 +130,7 @@ fn combine_into_left<E: Element<A>, A: Copy, O: Operation<A>>(
     }
 }
 
+#[inline(always)]
 fn combine_into_right<E: Element<A>, A: Copy, O: Operation<A>>(
     operation: O,
     left: &[Unaligned<E>],
@@ -72,6 +141,7 @@ fn combine_into_right<E: Element<A>, A: Copy, O: Operation<A>>(
     }
 }
 
+#[inline(always)]
 fn combine_with_itself<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, elements: &mut [Unaligned<E>]) {
     for element in elements {
         element.0 = combined(operation, element.0, element.0);
@@ -85,6 +155,7 @@ fn combined<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, left: E, righ
 
 /// Any number of inputs. The accumulators are local, so `output` may be any of the inputs: a block of it is written
 /// after that block of every input has been read.
+#[inline(always)]
 fn reduce_in_blocks<E: Element<A>, A: Copy + Default, O: Operation<A>>(operation: O, output: &View, inputs: &[View]) {
     let [first, others @ ..] = inputs else { return };
     let elements_in_view = output.len() / size_of::<E>();
@@ -109,6 +180,7 @@ fn reduce_in_blocks<E: Element<A>, A: Copy + Default, O: Operation<A>>(operation
 }
 
 /// Starts the accumulation with the elements of the first input.
+#[inline(always)]
 fn load<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, elements: &[Unaligned<E>], accumulators: &mut [A]) {
     E::widen_slice(elements, accumulators);
     for accumulator in accumulators {
@@ -117,6 +189,7 @@ fn load<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, elements: &[Unali
 }
 
 /// Combines the accumulators with the elements of one more input. `widened` is scratch for types that need it.
+#[inline(always)]
 fn accumulate<E: Element<A>, A: Copy, O: Operation<A>>(
     operation: O,
     elements: &[Unaligned<E>],
@@ -137,6 +210,7 @@ fn accumulate<E: Element<A>, A: Copy, O: Operation<A>>(
 }
 
 /// Turns the accumulators into elements of the output.
+#[inline(always)]
 fn finish<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, accumulators: &mut [A], output: &mut [Unaligned<E>]) {
     for accumulator in accumulators.iter_mut() {
         *accumulator = operation.finish(*accumulator);

@@ -28,6 +28,7 @@ mod complex;
 mod dispatch;
 mod dtype;
 mod element;
+mod instructions;
 mod kernel;
 mod number;
 mod op;
@@ -37,5 +38,6 @@ mod reduction;
 mod tests;
 
 pub use dtype::DataType;
+pub use instructions::{Available, Instructions};
 pub use op::ReduceOp;
 pub use reduction::{LayoutError, Reduction, Unsupported};

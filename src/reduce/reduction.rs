@@ -2,7 +2,7 @@
 
 use super::dispatch;
 use super::kernel::Kernel;
-use super::{DataType, ReduceOp};
+use super::{Available, DataType, ReduceOp};
 use crate::memory::View;
 
 /// Combines the elements of several ranks into one result.
@@ -62,8 +62,13 @@ impl Reduction {
     /// # Errors
     /// If the data type does not have the op.
     pub fn new(dtype: DataType, op: ReduceOp, factor: f64) -> Result<Reduction, Unsupported> {
-        let kernel = dispatch::kernel(dtype, op).ok_or(Unsupported { dtype, op })?;
-        Ok(Reduction { dtype, op, factor, kernel })
+        Reduction::with(Available::chosen(), dtype, op, factor)
+    }
+
+    /// As [`Reduction::new`], with these instructions of the processor.
+    pub fn with(instructions: Available, dtype: DataType, op: ReduceOp, factor: f64) -> Result<Reduction, Unsupported> {
+        let kernels = dispatch::kernel(dtype, op).ok_or(Unsupported { dtype, op })?;
+        Ok(Reduction { dtype, op, factor, kernel: kernels.with(instructions) })
     }
 
     /// Data type of the elements.
@@ -74,6 +79,11 @@ impl Reduction {
     /// What combines them.
     pub fn op(&self) -> ReduceOp {
         self.op
+    }
+
+    /// What PREMUL_SUM multiplies by.
+    pub fn factor(&self) -> f64 {
+        self.factor
     }
 
     /// Reduces `inputs`, one from each rank, in rank order, into `output`. AVG divides by the number of inputs.

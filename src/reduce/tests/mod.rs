@@ -3,7 +3,7 @@
 mod random;
 mod reference;
 
-use super::{DataType, LayoutError, ReduceOp, Reduction, Unsupported};
+use super::{Available, DataType, Instructions, LayoutError, ReduceOp, Reduction, Unsupported};
 use crate::memory::View;
 use random::Random;
 
@@ -52,8 +52,17 @@ impl Buffers {
     }
 }
 
-/// Reduces, checks every byte of the result and that nothing else was written.
+/// Reduces with all instructions that this processor has, checks every byte of the result and that nothing else was
+/// written.
 fn check(dtype: DataType, op: ReduceOp, contents: &[Vec<u8>], offset: usize, output: Output) {
+    for available in Instructions::ALL.iter().filter_map(|&instructions| Available::new(instructions)) {
+        let reduction = Reduction::with(available, dtype, op, FACTOR).unwrap();
+        check_one(&reduction, contents, offset, output);
+    }
+}
+
+fn check_one(reduction: &Reduction, contents: &[Vec<u8>], offset: usize, output: Output) {
+    let (dtype, op) = (reduction.dtype(), reduction.op());
     let bytes = contents[0].len();
     let mut buffers = Buffers::new(contents, offset, bytes);
     let target = match output {
@@ -62,7 +71,6 @@ fn check(dtype: DataType, op: ReduceOp, contents: &[Vec<u8>], offset: usize, out
     };
     let before: Vec<_> = (0..=contents.len()).map(|index| buffers.bytes(index)).collect();
     let inputs: Vec<_> = (0..contents.len()).map(|index| buffers.view(index)).collect();
-    let reduction = Reduction::new(dtype, op, FACTOR).unwrap();
     reduction.reduce(&buffers.view(target), &inputs).unwrap();
 
     for (index, before) in before.iter().enumerate() {
