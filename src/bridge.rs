@@ -12,7 +12,7 @@ use cxx::UniquePtr;
 
 use crate::engine::{self, Completion, Operation, Outcome, panic_text};
 use crate::error::{Error, Kind, Result};
-use crate::group::{self, Address, Call, GroupOptions};
+use crate::group::{self, Address, Call, GroupOptions, Invocation};
 use crate::memory::View;
 use crate::mpi::library_version;
 use crate::reduce::{DataType, ReduceOp, Reduction};
@@ -343,7 +343,8 @@ impl Group {
             let timeout = (call.timeout_ms >= 0).then(|| duration(call.timeout_ms));
             let completion = Box::new(Told(completion));
             let (inputs, outputs) = (views(inputs), views(outputs));
-            let operation = self.0.issue(&to_call(call)?, &inputs, &outputs, timeout, completion, call.waits)?;
+            let invocation = Invocation::new(to_call(call)?, &inputs, &outputs).of(data_type(call.dtype)?);
+            let operation = self.0.issue(&invocation, timeout, completion, call.waits)?;
             Ok(Box::new(Request { group: self.0.clone(), operation }))
         })
     }

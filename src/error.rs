@@ -45,7 +45,7 @@ pub enum Error {
     },
 
     /// The deadline of an operation passed.
-    #[error("{operation}: Timed out waiting {}ms for its peers (issued {} ms ago); a peer is late, dead, or called something else", .timeout.as_millis(), .waited.as_millis())]
+    #[error("{operation}: Timed out waiting {}ms for its peers (issued {} ms ago); {}", .timeout.as_millis(), .waited.as_millis(), .absentees.as_deref().unwrap_or("a peer is late, dead, or called something else"))]
     Timeout {
         /// The operation, its group, rank and sequence number.
         operation: String,
@@ -53,7 +53,47 @@ pub enum Error {
         timeout: Duration,
         /// Time since the operation was issued.
         waited: Duration,
+        /// Who has not come, and what they do instead, if it is known.
+        absentees: Option<String>,
     },
+
+    /// A rank of this node has destroyed the group while others still use it.
+    #[error("rank {rank} has left the group (destroy_process_group)")]
+    PeerLeft {
+        /// Which, in the group.
+        rank: usize,
+    },
+
+    /// The process of a rank has ended.
+    #[error("rank {rank} (process {pid}) has died")]
+    PeerDied {
+        /// Which, in the group.
+        rank: usize,
+        /// Its process id.
+        pid: u32,
+    },
+
+    /// An operation failed on another rank first.
+    #[error("rank {rank} has failed: {cause}")]
+    PeerFailed {
+        /// Which, in the group.
+        rank: usize,
+        /// The kind of its error.
+        kind: Kind,
+        /// What it said.
+        cause: String,
+    },
+
+    /// An earlier message to the same rank was given up, and this one cannot come after it.
+    #[error("an earlier message to rank {rank} was given up")]
+    Abandoned {
+        /// The receiver, as a rank of the group.
+        rank: usize,
+    },
+
+    /// Ranks called different operations, or with arguments that do not fit each other.
+    #[error("{0}")]
+    Mismatch(String),
 
     /// Some ranks did not arrive at a monitored barrier.
     #[error("{0}")]
@@ -109,6 +149,14 @@ pub enum Kind {
     Backend = 5,
 }
 
+impl Kind {
+    /// The kind that `kind as u64` came from; [`Kind::Backend`] for any other number.
+    pub(crate) fn from_number(number: u64) -> Kind {
+        let kinds = [Kind::None, Kind::Value, Kind::Type, Kind::NotImplemented, Kind::Timeout, Kind::Backend];
+        kinds.into_iter().find(|&kind| kind as u64 == number).unwrap_or(Kind::Backend)
+    }
+}
+
 impl Error {
     /// Which kind of error this is.
     pub fn kind(&self) -> Kind {
@@ -118,8 +166,13 @@ impl Error {
             Error::Unavailable(_) => Kind::NotImplemented,
             Error::Timeout { .. } => Kind::Timeout,
             Error::Operation { cause, .. } => cause.kind(),
+            Error::PeerFailed { kind, .. } => *kind,
             Error::Mpi { .. }
             | Error::Length { .. }
+            | Error::PeerLeft { .. }
+            | Error::PeerDied { .. }
+            | Error::Mismatch(_)
+            | Error::Abandoned { .. }
             | Error::MonitoredBarrier(_)
             | Error::GroupFailed { .. }
             | Error::Internal(_) => Kind::Backend,

@@ -9,7 +9,7 @@
 //! - [`collective`]: the schedule of each collective
 //! - [`reduce`]: element types and reductions
 //! - [`transport`]: messages between ranks
-//! - [`mpi`]: every call into MPI
+//! - [`mpi`]: every call into MPI; [`shm`]: memory that ranks of one node share
 //! - [`memory`], [`error`]: used by all
 
 #[cfg(feature = "bridge")]
@@ -23,11 +23,12 @@ mod logging;
 pub mod memory;
 pub mod mpi;
 pub mod reduce;
+pub mod shm;
 pub mod transport;
 
 pub use engine::{Completion, Operation, Outcome};
 pub use error::{Error, Result};
-pub use group::{Address, Call, Group, GroupOptions};
+pub use group::{Address, Call, Group, GroupOptions, Invocation};
 pub use memory::View;
 pub use reduce::{DataType, ReduceOp, Reduction};
 

@@ -6,7 +6,7 @@ use super::constants::{data_type, reduce_op};
 use super::group::{borrow, rmpi_group};
 use super::status::guard;
 use crate::error::{Error, Result};
-use crate::group::Call;
+use crate::group::{Call, Group, Invocation};
 use crate::memory::View;
 use crate::reduce::{DataType, Reduction};
 
@@ -18,7 +18,7 @@ use crate::reduce::{DataType, Reduction};
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmpi_barrier(group: *const rmpi_group) -> i32 {
     // SAFETY: promised by the caller.
-    guard(|| unsafe { borrow(group) }?.run(&Call::Barrier, &[], &[]).map(drop))
+    guard(|| unsafe { borrow(group) }?.run(&Invocation::new(Call::Barrier, &[], &[])).map(drop))
 }
 
 /// Copies `count` elements of the root's `buffer` to every rank's.
@@ -36,8 +36,9 @@ pub unsafe extern "C" fn rmpi_broadcast(
 ) -> i32 {
     guard(|| {
         let call = Call::Broadcast { root: rank(root)? };
+        let dtype = data_type(dtype)?;
         // SAFETY: promised by the caller.
-        unsafe { borrow(group)?.run(&call, &[], &[view(buffer, count, data_type(dtype)?)?]).map(drop) }
+        unsafe { run(borrow(group)?, call, dtype, &[], &[view(buffer, count, dtype)?]) }
     })
 }
 
@@ -61,7 +62,7 @@ pub unsafe extern "C" fn rmpi_all_reduce(
         // SAFETY: promised by the caller; inputs are only read.
         unsafe {
             let (input, output) = (view(input.cast_mut(), count, dtype)?, view(output, count, dtype)?);
-            borrow(group)?.run(&call, &[input], &[output]).map(drop)
+            run(borrow(group)?, call, dtype, &[input], &[output])
         }
     })
 }
@@ -90,7 +91,7 @@ pub unsafe extern "C" fn rmpi_reduce(
         unsafe {
             let group = borrow(group)?;
             let output = if group.rank() == root { vec![view(output, count, dtype)?] } else { Vec::new() };
-            group.run(&call, &[view(input.cast_mut(), count, dtype)?], &output).map(drop)
+            run(group, call, dtype, &[view(input.cast_mut(), count, dtype)?], &output)
         }
     })
 }
@@ -114,7 +115,7 @@ pub unsafe extern "C" fn rmpi_all_gather(
         unsafe {
             let group = borrow(group)?;
             let outputs = blocks(output, count, dtype, group.size())?;
-            group.run(&Call::AllGather, &[view(input.cast_mut(), count, dtype)?], &outputs).map(drop)
+            run(group, Call::AllGather, dtype, &[view(input.cast_mut(), count, dtype)?], &outputs)
         }
     })
 }
@@ -140,7 +141,7 @@ pub unsafe extern "C" fn rmpi_reduce_scatter(
         unsafe {
             let group = borrow(group)?;
             let inputs = blocks(input.cast_mut(), count, dtype, group.size())?;
-            group.run(&call, &inputs, &[view(output, count, dtype)?]).map(drop)
+            run(group, call, dtype, &inputs, &[view(output, count, dtype)?])
         }
     })
 }
@@ -164,7 +165,7 @@ pub unsafe extern "C" fn rmpi_all_to_all(
         unsafe {
             let group = borrow(group)?;
             let inputs = blocks(input.cast_mut(), count, dtype, group.size())?;
-            group.run(&Call::AllToAll, &inputs, &blocks(output, count, dtype, group.size())?).map(drop)
+            run(group, Call::AllToAll, dtype, &inputs, &blocks(output, count, dtype, group.size())?)
         }
     })
 }
@@ -185,8 +186,9 @@ pub unsafe extern "C" fn rmpi_send(
 ) -> i32 {
     guard(|| {
         let call = Call::Send { to: rank(destination)?, tag };
+        let dtype = data_type(dtype)?;
         // SAFETY: promised by the caller; inputs are only read.
-        unsafe { borrow(group)?.run(&call, &[view(buffer.cast_mut(), count, data_type(dtype)?)?], &[]).map(drop) }
+        unsafe { run(borrow(group)?, call, dtype, &[view(buffer.cast_mut(), count, dtype)?], &[]) }
     })
 }
 
@@ -210,7 +212,8 @@ pub unsafe extern "C" fn rmpi_recv(
         let from = if source == -1 { None } else { Some(rank(source)?) };
         // SAFETY: promised by the caller.
         let outcome = unsafe {
-            borrow(group)?.run(&Call::Receive { from, tag }, &[], &[view(buffer, count, data_type(dtype)?)?])?
+            let outputs = [view(buffer, count, data_type(dtype)?)?];
+            borrow(group)?.run(&Invocation::new(Call::Receive { from, tag }, &[], &outputs))?
         };
         if let (Some(source), false) = (outcome.source, sender.is_null()) {
             // SAFETY: not null, and promised by the caller.
@@ -218,6 +221,10 @@ pub unsafe extern "C" fn rmpi_recv(
         }
         Ok(())
     })
+}
+
+fn run(group: &Group, call: Call, dtype: DataType, inputs: &[View], outputs: &[View]) -> Result<()> {
+    group.run(&Invocation::new(call, inputs, outputs).of(dtype)).map(drop)
 }
 
 fn rank(rank: i32) -> Result<usize> {

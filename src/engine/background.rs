@@ -152,7 +152,6 @@ fn drive(engine: &'static Engine, turn: u64) {
     // Since when users' code keeps another thread while more of it waits.
     let mut busy: Option<Instant> = None;
     while threads.is_at_post(turn) {
-        let seen = engine.bell.listen();
         if threads.is_stopping() {
             return threads.leave(turn);
         }
@@ -169,10 +168,15 @@ fn drive(engine: &'static Engine, turn: u64) {
         } else {
             busy = None;
         }
+        // What would keep this thread from sleeping, or call it away.
+        let changed =
+            |queued: bool| threads.is_stopping() || !threads.is_at_post(turn) || engine.has_queued() != queued;
+        let queued = busy.is_some();
         if engine.is_unattended() {
-            match engine.try_turn(Driver::Background) {
-                Some(true) => backoff.reset(),
-                _ => backoff.pause(&engine.bell, seen, limit),
+            if engine.try_turn(Driver::Background).is_some_and(|turn| turn.moved) {
+                backoff.reset();
+            } else if let Some(pause) = backoff.step().take() {
+                engine.rest(Driver::Background, pause, limit, || changed(queued) || !engine.is_unattended());
             }
             continue;
         }
@@ -180,6 +184,9 @@ fn drive(engine: &'static Engine, turn: u64) {
         if engine.has_retained() {
             engine.try_turn(Driver::Background);
         }
-        engine.bell.sleep(seen, limit);
+        let sleeper = engine.bell.inside();
+        if !changed(queued) && !engine.is_unattended() {
+            sleeper.sleep(limit);
+        }
     }
 }

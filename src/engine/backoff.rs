@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::bell::Bell;
-
 /// The longest sleep between two polls while messages are under way.
 const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 /// The shortest sleep; the scheduler adds about 50 us.
@@ -21,6 +19,12 @@ pub(crate) fn set_ranks_on_host(ranks: usize) {
     CROWDED.fetch_or(ranks > cores, Ordering::Relaxed);
 }
 
+/// Whether there are more ranks than cores on this host.
+pub(crate) fn is_crowded() -> bool {
+    // Relaxed: a hint.
+    CROWDED.load(Ordering::Relaxed)
+}
+
 /// The patience of one wait.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -33,9 +37,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// For a thread whose caller waits for the result.
     pub fn waiter() -> Self {
-        // Relaxed: a hint.
-        let crowded = CROWDED.load(Ordering::Relaxed);
-        Backoff { spins: if crowded { 0 } else { 500 }, yields: 200, idle: 0, since: Instant::now() }
+        Backoff { spins: if is_crowded() { 0 } else { 500 }, yields: 200, idle: 0, since: Instant::now() }
     }
 
     /// For the background thread, which must not take cores from those that compute.
@@ -48,20 +50,42 @@ impl Backoff {
         self.idle = 0;
     }
 
-    /// Nothing moved. Sleeps on `bell`, where `seen` was read before the last look, and at most for `limit`.
-    pub fn pause(&mut self, bell: &Bell, seen: u64, limit: Option<Duration>) {
+    /// Nothing moved: what to do now.
+    pub fn step(&mut self) -> Step {
         if self.idle == 0 {
             self.since = Instant::now();
         }
         self.idle = self.idle.saturating_add(1);
         if self.idle <= self.spins {
-            std::hint::spin_loop();
+            Step::Spin
         } else if self.idle <= self.spins + self.yields {
-            thread::yield_now();
+            Step::Yield
         } else {
             // A sixteenth of the time waited so far: a long wait costs little, a short one ends soon.
-            let sleep = (self.since.elapsed() / 16).clamp(SHORTEST_SLEEP, LONGEST_SLEEP);
-            bell.sleep(seen, Some(limit.map_or(sleep, |limit| limit.min(sleep))));
+            Step::Sleep((self.since.elapsed() / 16).clamp(SHORTEST_SLEEP, LONGEST_SLEEP))
         }
+    }
+}
+
+/// How to wait a little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Look again at once.
+    Spin,
+    /// Let another thread run first.
+    Yield,
+    /// Sleep; for so long, if nobody will wake the sleeper.
+    Sleep(Duration),
+}
+
+impl Step {
+    /// Takes the step, unless it is a sleep, whose length is returned.
+    pub fn take(self) -> Option<Duration> {
+        match self {
+            Step::Spin => std::hint::spin_loop(),
+            Step::Yield => thread::yield_now(),
+            Step::Sleep(pause) => return Some(pause),
+        }
+        None
     }
 }

@@ -1,5 +1,6 @@
 //! The operations of one group: their order and their health.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use once_cell::sync::OnceCell;
@@ -8,14 +9,18 @@ use crate::error::{Error, Kind, Result};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
+/// Learns the kind of a lane's failure, and its cause. Called once, on the thread that has found it; must not wait.
+pub type OnLaneFailure = Box<dyn Fn(Kind, &str) + Send + Sync>;
+
 /// What the operations of one group have in common. Ordered operations of a lane run one after the other, in the order
 /// in which they were issued; the others, and those of other lanes, run side by side.
-#[derive(Debug)]
 pub struct Lane {
     id: u64,
     name: String,
     rank: usize,
     failure: OnceCell<(Kind, String)>,
+    /// Whom to tell about the failure.
+    on_failure: OnceCell<OnLaneFailure>,
     /// Operations issued whose completion has not been dropped.
     pending: AtomicUsize,
 }
@@ -25,7 +30,7 @@ impl Lane {
     pub fn new(name: String, rank: usize) -> Self {
         // Relaxed: only uniqueness matters.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Lane { id, name, rank, failure: OnceCell::new(), pending: AtomicUsize::new(0) }
+        Lane { id, name, rank, failure: OnceCell::new(), on_failure: OnceCell::new(), pending: AtomicUsize::new(0) }
     }
 
     /// The group's name.
@@ -42,15 +47,25 @@ impl Lane {
         self.id
     }
 
+    /// Has `tell` called when the lane fails. For the one who made the lane, before it is used.
+    pub fn tell_of_failure(&self, tell: OnLaneFailure) {
+        if self.on_failure.set(tell).is_err() {
+            log::error!("a defect of torch-rmpi: two listen to the failure of group \"{}\"", self.name);
+        }
+    }
+
     /// From now on every operation fails with `cause`, which the first caller decides.
     pub fn fail(&self, kind: Kind, cause: impl Into<String>) {
         let mut first = false;
-        let (_, cause) = self.failure.get_or_init(|| {
+        let (kind, cause) = self.failure.get_or_init(|| {
             first = true;
             (kind, cause.into())
         });
         if first {
             log::error!("group \"{}\" on rank {} failed: {cause}", self.name, self.rank);
+            if let Some(tell) = self.on_failure.get() {
+                tell(*kind, cause);
+            }
         }
     }
 
@@ -78,6 +93,12 @@ impl Lane {
         self.pending.load(Ordering::Acquire)
     }
 
+    /// Counts as an operation that is pending, for as long as it lives.
+    pub fn hold(&self) -> Held<'_> {
+        self.enter();
+        Held(self)
+    }
+
     pub(super) fn enter(&self) {
         // Relaxed: `leave` orders.
         self.pending.fetch_add(1, Ordering::Relaxed);
@@ -86,5 +107,21 @@ impl Lane {
     pub(super) fn leave(&self) {
         // Release: see `pending`.
         self.pending.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// See [`Lane::hold`].
+#[derive(Debug)]
+pub struct Held<'a>(&'a Lane);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("name", &self.name).field("rank", &self.rank).finish_non_exhaustive()
     }
 }

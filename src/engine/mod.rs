@@ -17,16 +17,17 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use backoff::set_ranks_on_host;
+pub(crate) use backoff::{is_crowded, set_ranks_on_host};
 pub use exit::{await_users, before_interpreter_ends, drain};
 pub use lane::Lane;
 pub use operation::{Operation, Outcome};
 pub(crate) use task::panic_text;
-pub use task::{Completion, OnFailure, Order, Schedule, Task};
+pub use task::{Completion, OnFailure, Order, Schedule, Task, Witness};
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -34,7 +35,7 @@ use once_cell::sync::OnceCell;
 use crate::error::{Error, Kind, Result};
 use backoff::Backoff;
 use bell::Bell;
-use progress::{Command, Ended, Progress, Remains};
+use progress::{Command, Ended, Progress, Remains, Turn};
 
 /// How long a waiter sleeps while another thread drives, at most: a ring ends it sooner. No test may pass because of it.
 const WHILE_ANOTHER_DRIVES: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 50 });
@@ -77,7 +78,7 @@ pub fn engine() -> Result<&'static Engine> {
             progress: Mutex::default(),
             inbox: Mutex::default(),
             untold: Mutex::default(),
-            bell: Bell::default(),
+            bell: Bell::new(),
             pending: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
@@ -108,21 +109,48 @@ pub(crate) fn existing() -> Option<&'static Engine> {
 }
 
 impl Engine {
-    /// Hands over an operation. Never waits for a peer. With `waits` the caller waits for it at once, so that no other
-    /// thread is woken to drive it.
-    pub fn submit(&'static self, task: Task, waits: bool) {
-        let operation = task.operation.clone();
-        operation.lane().enter();
+    /// Hands over an operation; [`Engine::begin`] comes next. Runs nothing.
+    pub fn submit(&self, task: Task) {
+        task.operation.lane().enter();
         // Relaxed: the inbox's lock orders it before whoever takes the task.
         self.pending.fetch_add(1, Ordering::Relaxed);
         self.unfinished.fetch_add(1, Ordering::Relaxed);
         self.command(Command::Start(task));
+    }
+
+    /// Begins an operation that has been handed over. Never waits for a peer. With `waits` the caller waits for it at
+    /// once, so that no other thread is woken to drive it.
+    pub fn begin(&'static self, operation: &Operation, waits: bool) {
         if waits {
             return;
         }
         // Its first messages leave now, and a short send ends now.
         self.try_turn(Driver::Passing);
         if !operation.is_done() {
+            self.wake_background();
+        }
+    }
+
+    /// Marks the lane of an operation that its issuer has carried out by itself as failed.
+    pub fn fail_here(&self, operation: &Operation, error: &Error) {
+        self.lock().has_failed = true;
+        self.wake_sidelined();
+        operation.lane().fail(error.kind(), error.to_string());
+    }
+
+    /// Ends an operation that its issuer has carried out by itself, and for which it holds the lane.
+    pub fn end_here(
+        &'static self,
+        operation: Arc<Operation>,
+        completion: Box<dyn Completion>,
+        result: Result<Outcome>,
+    ) {
+        operation.lane().enter();
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+        let mut end = Ended { operation, completion, result, leftover: None };
+        self.settle(&mut end);
+        if self.announce_later(end) {
             self.wake_background();
         }
     }
@@ -141,7 +169,6 @@ impl Engine {
         let _waiting = Waiting::new(self);
         let mut backoff = Backoff::waiter();
         loop {
-            let seen = self.bell.listen();
             let turn = self.try_turn(Driver::Waiter);
             if operation.is_done() {
                 return true;
@@ -151,20 +178,40 @@ impl Engine {
                 return false;
             }
             match turn {
-                Some(true) => backoff.reset(),
-                Some(false) => backoff.pause(&self.bell, seen, left),
+                Some(turn) if turn.moved => backoff.reset(),
+                Some(_) => {
+                    if let Some(pause) = backoff.step().take() {
+                        self.rest(Driver::Waiter, pause, left, || operation.is_done());
+                    }
+                }
                 None => {
                     let limit = left.map_or(WHILE_ANOTHER_DRIVES, |left| left.min(WHILE_ANOTHER_DRIVES));
                     self.sidelined.fetch_add(1, Ordering::Relaxed);
-                    // Pairs with the fence in `wake_sidelined`: the other thread sees this one counted, or this one
-                    // finds the lock free.
-                    fence(Ordering::SeqCst);
-                    if self.try_turn(Driver::Waiter).is_none() {
-                        self.bell.sleep(seen, Some(limit));
+                    // Its fence pairs with the one in `wake_sidelined`: the other thread sees this one counted, or this
+                    // one finds the lock free.
+                    let sleeper = self.bell.inside();
+                    if self.try_turn(Driver::Waiter).is_none() && !operation.is_done() {
+                        sleeper.sleep(Some(limit));
                     }
                     self.sidelined.fetch_sub(1, Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    /// For a thread that drives and has found nothing to do: sleeps until something may be to do, for at most `left`.
+    /// `pause` is how long if what is under way has to be polled; not at all if `enough` says so.
+    fn rest(&'static self, driver: Driver, pause: Duration, left: Option<Duration>, enough: impl FnOnce() -> bool) {
+        let sleeper = self.bell.at_the_door();
+        // Whatever comes from now on rings.
+        let pause = match self.try_turn(driver) {
+            Some(turn) if turn.moved => return,
+            Some(turn) => turn.rest.unwrap_or(pause),
+            None => pause,
+        };
+        // What somebody has handed over during the turn, without ringing, since it found this thread driving.
+        if !enough() && self.inbox().is_empty() {
+            sleeper.sleep(Some(left.map_or(pause, |left| left.min(pause))));
         }
     }
 
@@ -179,10 +226,10 @@ impl Engine {
 
     /// Marks the lane as failed and ends all its operations.
     pub fn end_lane(&'static self, lane: &Lane, cause: &str) {
-        lane.fail(Kind::Backend, cause);
         if self.is_foreign() {
             return;
         }
+        lane.fail(Kind::Backend, cause);
         self.command(Command::EndLane(lane.id()));
         self.nudge();
     }
@@ -196,13 +243,16 @@ impl Engine {
         let _waiting = Waiting::new(self);
         let mut backoff = Backoff::waiter();
         while lane.pending() > 0 {
-            let seen = self.bell.listen();
             let left = until.saturating_duration_since(Instant::now());
             match self.try_turn(Driver::Waiter) {
-                Some(true) => backoff.reset(),
+                Some(turn) if turn.moved => backoff.reset(),
                 _ if lane.pending() == 0 => return true,
                 _ if left.is_zero() => return false,
-                _ => backoff.pause(&self.bell, seen, Some(left)),
+                _ => {
+                    if let Some(pause) = backoff.step().take() {
+                        self.rest(Driver::Waiter, pause, Some(left), || lane.pending() == 0);
+                    }
+                }
             }
         }
         true
@@ -215,13 +265,12 @@ impl Engine {
         let mut backoff = Backoff::background();
         // Users hear of nothing once the process is leaving.
         while self.has_work() || !self.leaving() && self.unfinished.load(Ordering::Acquire) > 0 {
-            let seen = self.bell.listen();
-            if self.try_turn(Driver::Passing) == Some(true) {
+            if self.try_turn(Driver::Passing).is_some_and(|turn| turn.moved) {
                 backoff.reset();
             } else if Instant::now() >= until {
                 return false;
-            } else {
-                backoff.pause(&self.bell, seen, None);
+            } else if let Some(pause) = backoff.step().take() {
+                thread::sleep(pause);
             }
         }
         true
@@ -243,23 +292,24 @@ impl Engine {
         finalize(progress.has_failed)
     }
 
-    /// One turn, unless another thread is at it. `Some(true)`: something ended.
-    fn try_turn(&'static self, driver: Driver) -> Option<bool> {
+    /// One turn, unless another thread is at it.
+    fn try_turn(&'static self, driver: Driver) -> Option<Turn> {
         let mut progress = match self.progress.try_lock() {
             Ok(progress) => progress,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
         if progress.closed {
-            return Some(false);
+            return Some(Turn { moved: false, rest: None });
         }
         let mut ended = Vec::new();
         let commands = std::mem::take(&mut *self.inbox());
-        let mut moved = !commands.is_empty();
+        let commanded = !commands.is_empty();
         for command in commands {
             progress.accept(command, &mut ended);
         }
-        moved |= progress.turn(&mut ended);
+        let mut turn = progress.turn(&mut ended);
+        turn.moved |= commanded;
         let released = progress.released();
         drop(progress);
         if driver != Driver::Waiter {
@@ -273,14 +323,8 @@ impl Engine {
             self.bell.ring();
         }
         let mut pushed = false;
-        for mut end in ended {
-            if self.leaving() || end.completion.announce_to_nobody() {
-                self.retire(end);
-            } else {
-                self.queued.fetch_add(1, Ordering::SeqCst);
-                self.untold().push_back(end);
-                pushed = true;
-            }
+        for end in ended {
+            pushed |= self.announce_later(end);
         }
         for remains in released {
             let lane = remains.operation.lane().clone();
@@ -292,7 +336,7 @@ impl Engine {
             // Not here: whoever waits or issues may hold a lock that users' code takes, too.
             self.wake_background();
         }
-        Some(moved)
+        Some(turn)
     }
 
     /// After a turn by a thread that may not drive again: one that waits, and found the lock taken, goes on with it.
@@ -320,6 +364,17 @@ impl Engine {
         end.operation.set_done();
         // Release: pairs with the acquire of whoever finds nothing pending.
         self.pending.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Leaves an operation that has been settled to the background thread, if users have attached anything to it: true.
+    fn announce_later(&self, mut end: Ended) -> bool {
+        if self.leaving() || end.completion.announce_to_nobody() {
+            self.retire(end);
+            return false;
+        }
+        self.queued.fetch_add(1, Ordering::SeqCst);
+        self.untold().push_back(end);
+        true
     }
 
     /// Runs what users attached to operations that have ended, on the background thread in this turn of duty. No lock is

@@ -82,8 +82,9 @@ impl Operation {
         &self.lane
     }
 
-    pub(crate) fn timed_out(&self) -> Error {
-        Error::Timeout { operation: self.to_string(), timeout: self.timeout, waited: self.issued.elapsed() }
+    /// `absentees`: who has not come, as far as this is known.
+    pub(crate) fn timed_out(&self, absentees: Option<String>) -> Error {
+        Error::Timeout { operation: self.to_string(), timeout: self.timeout, waited: self.issued.elapsed(), absentees }
     }
 
     /// The first result stays.

@@ -2,12 +2,26 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
 
 use super::operation::{Operation, Outcome};
 use super::task::{Completion, OnFailure, Order, Schedule, Task};
 use crate::error::{Error, Result};
 use crate::transport::Outstanding;
+
+/// How long a driver sleeps at most, though somebody would wake it: so often it looks whether its peers still live.
+const LONGEST_REST: Duration = Duration::from_millis(250);
+
+/// What came of one turn.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    /// Something has ended, or can go on at once.
+    pub moved: bool,
+    /// How long nobody has to look unless the bell rings; `None`: what is under way has to be polled.
+    pub rest: Option<Duration>,
+}
 
 /// What other threads ask of the one that drives.
 pub(super) enum Command {
@@ -44,6 +58,23 @@ pub(super) struct Remains {
     pub _completion: Box<dyn Completion>,
 }
 
+/// Whether a schedule has stopped only to let others go first.
+#[derive(Default)]
+struct Eager(AtomicBool);
+
+impl Eager {
+    fn take(&self) -> bool {
+        // Relaxed: set by the same thread, in the same turn.
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for Eager {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Progress {
     /// In the order in which they were issued: a schedule starts its first messages at its first poll, and messages with
@@ -52,6 +83,7 @@ pub(super) struct Progress {
     /// Ordered operations that wait for their turn; a lane is here while one of its operations runs.
     waiting: HashMap<u64, VecDeque<Task>>,
     remains: Vec<Remains>,
+    eager: Arc<Eager>,
     /// An operation has failed by itself, and its group with it.
     pub has_failed: bool,
     /// The process has ended its communication.
@@ -71,7 +103,7 @@ impl Progress {
                 let queued = self.waiting.remove(&id).unwrap_or_default();
                 for task in Vec::into_iter(out).chain(queued) {
                     let error = task.operation.lane().check().err();
-                    let error = error.unwrap_or_else(|| task.operation.timed_out());
+                    let error = error.unwrap_or_else(|| task.operation.timed_out(None));
                     self.end(task, Err(error), ended);
                 }
             }
@@ -99,13 +131,14 @@ impl Progress {
         }
     }
 
-    /// Takes every operation as far as it can go. Returns whether anything ended.
-    pub fn turn(&mut self, ended: &mut Vec<Ended>) -> bool {
+    /// Takes every operation as far as it can go.
+    pub fn turn(&mut self, ended: &mut Vec<Ended>) -> Turn {
         let before = ended.len();
         let now = Instant::now();
+        let waker = Waker::from(self.eager.clone());
         let mut index = 0;
         while index < self.running.len() {
-            match self.running[index].poll(now) {
+            match self.running[index].poll(now, &waker) {
                 None => index += 1,
                 Some(result) => {
                     let task = self.running.remove(index);
@@ -115,7 +148,19 @@ impl Progress {
             }
         }
         self.expire(now, ended);
-        ended.len() > before
+        Turn { moved: ended.len() > before || self.eager.take(), rest: self.rest(now) }
+    }
+
+    /// How long nobody has to look, if everything that is waited for rings the doorbell.
+    fn rest(&self, now: Instant) -> Option<Duration> {
+        let rings = self.remains.is_empty()
+            && !self.running.is_empty()
+            && self.running.iter().all(|task| task.witness.is_some());
+        rings.then(|| {
+            let queued = self.waiting.values().flatten();
+            let deadlines = self.running.iter().chain(queued).filter_map(|task| task.operation.deadline());
+            deadlines.min().map_or(LONGEST_REST, |next| next.saturating_duration_since(now).min(LONGEST_REST))
+        })
     }
 
     /// Ends ordered operations whose time is up before their turn has come.
@@ -129,8 +174,8 @@ impl Progress {
             let (late, other): (Vec<_>, Vec<_>) = queue.into_iter().partition(late);
             for task in late.into_iter().chain(other) {
                 let error = match task.operation.lane().check() {
-                    Ok(()) => task.operation.timed_out(),
-                    Err(_) if task.is_late(now) => task.operation.timed_out(),
+                    Ok(()) => task.operation.timed_out(None),
+                    Err(_) if task.is_late(now) => task.operation.timed_out(None),
                     Err(error) => error,
                 };
                 self.end_queued(task, error, ended);
@@ -171,7 +216,7 @@ impl Progress {
     }
 
     fn end(&mut self, task: Task, result: Result<Outcome>, ended: &mut Vec<Ended>) {
-        let Task { operation, schedule, outstanding, completion, order, on_failure } = task;
+        let Task { operation, schedule, outstanding, completion, order, on_failure, .. } = task;
         let lane = operation.lane().clone();
         if let Err(error) = &result
             && on_failure == OnFailure::FailLane
@@ -186,7 +231,7 @@ impl Progress {
         }
         if lane.has_failed() {
             for task in self.waiting.remove(&lane.id()).unwrap_or_default() {
-                let error = lane.check().err().unwrap_or_else(|| task.operation.timed_out());
+                let error = lane.check().err().unwrap_or_else(|| task.operation.timed_out(None));
                 self.end_queued(task, error, ended);
             }
         } else if let Some(queue) = self.waiting.get_mut(&lane.id()) {

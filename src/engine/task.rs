@@ -11,7 +11,8 @@ use super::operation::{Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::transport::Outstanding;
 
-/// The steps of an operation, as a state machine that each poll takes as far as it can go. Memory that its messages use
+/// The steps of an operation, as a state machine that each poll takes as far as it can go. One that could go further, but
+/// lets others go first, wakes its waker. Memory that its messages use
 /// belongs to the operation's [`Outstanding`], since a schedule that fails drops all its own.
 pub type Schedule = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
 
@@ -63,25 +64,38 @@ pub struct Task {
     pub order: Order,
     /// What its failure means.
     pub on_failure: OnFailure,
+    /// Present if whatever the schedule waits for rings the process's doorbell; otherwise it has to be polled.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+/// Who knows what a schedule waits for.
+pub trait Witness: Send + Sync {
+    /// Which ranks have not come, and what they do instead; `None` if all have.
+    fn absentees(&self) -> Option<String>;
 }
 
 impl Task {
     /// Takes the schedule as far as it can go. `Some` when the operation has ended, in whichever way.
-    pub(super) fn poll(&mut self, now: Instant) -> Option<Result<Outcome>> {
+    pub(super) fn poll(&mut self, now: Instant, waker: &Waker) -> Option<Result<Outcome>> {
         let schedule = &mut self.schedule;
         // A panic is a defect of the schedule. Nobody may unwind through C++, and the other operations must go on.
-        let polled = catch_unwind(AssertUnwindSafe(|| schedule.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+        let polled = catch_unwind(AssertUnwindSafe(|| schedule.as_mut().poll(&mut Context::from_waker(waker))));
         let result = match polled {
             Ok(Poll::Ready(result)) => result,
             Ok(Poll::Pending) => {
                 if !self.is_late(now) {
                     return None;
                 }
-                Err(self.operation.timed_out())
+                Err(self.timed_out())
             }
             Err(panic) => Err(Error::Internal(panic_text(&*panic))),
         };
         Some(result.map_err(|error| error.during(self.operation.to_string())))
+    }
+
+    /// The error of an operation that has taken too long.
+    fn timed_out(&self) -> Error {
+        self.operation.timed_out(self.witness.as_ref().and_then(|witness| witness.absentees()))
     }
 
     /// Whether its time is up.

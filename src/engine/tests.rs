@@ -61,6 +61,12 @@ fn given(name: &'static str, schedule: impl Future<Output = Result<Outcome>> + S
     Given { name, order: Order::InLane, timeout: LONG, schedule: Box::pin(schedule), outstanding: Arc::default() }
 }
 
+fn hand_over(task: Task, waits: bool) {
+    let operation = task.operation.clone();
+    engine().unwrap().submit(task);
+    engine().unwrap().begin(&operation, waits);
+}
+
 fn submit(lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {
     let Given { name, order, timeout, schedule, outstanding } = given;
     let operation = Operation::new(name, None, lane.clone(), 0, timeout);
@@ -71,9 +77,10 @@ fn submit(lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {
         outstanding,
         completion,
         order,
+        witness: None,
         on_failure: OnFailure::FailLane,
     };
-    engine().unwrap().submit(task, true);
+    hand_over(task, true);
     operation
 }
 
@@ -169,9 +176,10 @@ fn an_operation_that_nobody_waits_for_completes() {
         outstanding: Arc::default(),
         completion,
         order: Order::Free,
+        witness: None,
         on_failure: OnFailure::FailLane,
     };
-    engine().unwrap().submit(task, false);
+    hand_over(task, false);
     until(|| story_of(&story, "alone").len() == 3);
     assert_eq!(lane.pending(), 0);
     assert_eq!(story_of(&story, "alone"), ["alone finished", "alone announced", "alone dropped"]);
@@ -243,9 +251,10 @@ fn a_callback_may_wait_for_an_operation_that_ended_in_the_same_turn() {
         outstanding: Arc::default(),
         completion,
         order: Order::Free,
+        witness: None,
         on_failure: OnFailure::FailLane,
     };
-    engine().unwrap().submit(task, true);
+    hand_over(task, true);
     let second =
         submit(&lane, &Story::default(), Given { order: Order::Free, ..given("second", until_open(gate.clone())) });
     *other.lock().unwrap() = Some(second);
@@ -319,9 +328,10 @@ fn a_callback_that_blocks_does_not_stop_the_engine() {
             outstanding: Arc::default(),
             completion,
             order: Order::InLane,
+            witness: None,
             on_failure: OnFailure::FailLane,
         };
-        engine().unwrap().submit(task, waits);
+        hand_over(task, waits);
         operation
     };
     // In the background, and on a thread that waits; the callbacks of one wait for the next, which waits for its turn.
@@ -336,10 +346,11 @@ fn a_callback_that_blocks_does_not_stop_the_engine() {
             outstanding: Arc::default(),
             completion: nobody(),
             order: Order::InLane,
+            witness: None,
             on_failure: OnFailure::FailLane,
         };
         operations.push(task.operation.clone());
-        engine().unwrap().submit(task, false);
+        hand_over(task, false);
         for operation in &operations {
             wait(operation);
         }
@@ -369,9 +380,10 @@ fn no_callback_runs_on_a_thread_that_issues_or_waits() {
             outstanding: Arc::default(),
             completion: Box::new(Locks(lock.clone())),
             order: Order::Free,
+            witness: None,
             on_failure: OnFailure::FailLane,
         };
-        engine().unwrap().submit(task, waits);
+        hand_over(task, waits);
         operation
     };
     for _ in 0..100 {

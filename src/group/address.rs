@@ -44,7 +44,7 @@ impl Address {
 }
 
 /// The kernel's boot id; empty if there is none.
-pub(super) fn boot_id() -> String {
+fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
@@ -111,11 +111,6 @@ pub(super) fn check(addresses: &[Address], rank: usize, environment: &Environmen
         }
     }
     Ok(addresses.iter().map(|address| address.world_rank).collect())
-}
-
-/// How many of the members share this process's machine.
-pub(super) fn on_host(addresses: &[Address], rank: usize) -> usize {
-    addresses.iter().filter(|address| address.boot_id == addresses[rank].boot_id).count()
 }
 
 /// A tag for creating communicators, of which those created at the same time must differ (FNV-1a, folded).

@@ -1,19 +1,12 @@
 //! Arguments are checked before anything moves.
 
-use super::Call;
+use super::{Call, Invocation};
 use crate::error::{Error, Result};
 use crate::memory::View;
-use crate::reduce::Reduction;
 
 /// An error that says what is wrong with the call, or nothing.
-pub(super) fn check(
-    call: &Call,
-    inputs: &[View],
-    outputs: &[View],
-    rank: usize,
-    size: usize,
-    tag_max: i32,
-) -> Result<()> {
+pub(super) fn check(invocation: &Invocation<'_>, rank: usize, size: usize, tag_max: i32) -> Result<()> {
+    let Invocation { call, inputs, outputs, .. } = invocation;
     let name = call.name();
     let fail = |what: String| Err(Error::Argument(format!("{name}: {what}")));
     let (wanted_inputs, wanted_outputs) = counts(call, rank, size);
@@ -49,8 +42,8 @@ pub(super) fn check(
         Call::AllToAll => length("this rank's input and output for itself", &inputs[rank], &outputs[rank])?,
         _ => {}
     }
-    if let Some(reduction) = reduction(call)
-        && let Some(view) = inputs.iter().chain(outputs).find(|view| view.len() % reduction.dtype().size() != 0)
+    if let Some(reduction) = call.reduction()
+        && let Some(view) = inputs.iter().chain(*outputs).find(|view| view.len() % reduction.dtype().size() != 0)
     {
         return fail(format!("{} bytes are not a whole number of {} elements", view.len(), reduction.dtype().name()));
     }
@@ -59,15 +52,13 @@ pub(super) fn check(
             return fail(format!("outputs {other} and {index} overlap in memory; give each its own"));
         }
     }
-    if matches!(call, Call::AllToAll) {
-        // What is received must not replace what is still to be sent.
-        for (index, output) in outputs.iter().enumerate() {
-            let overlaps = |(other, input): (usize, &View)| {
-                output.overlaps(input) && (other != index || index != rank || input.as_ptr() != output.as_ptr())
-            };
-            if let Some(other) = inputs.iter().enumerate().position(overlaps) {
-                return fail(format!("output {index} and input {other} overlap in memory; give each its own"));
-            }
+    // What is written must not replace what is still to be read, unless it is read and written in one place.
+    for (index, output) in outputs.iter().enumerate() {
+        let overlaps = |(other, input): (usize, &View)| {
+            output.overlaps(input) && !(is_in_place(call, rank, other, index) && input.as_ptr() == output.as_ptr())
+        };
+        if let Some(other) = inputs.iter().enumerate().position(overlaps) {
+            return fail(format!("output {index} and input {other} overlap in memory; give each its own"));
         }
     }
     match *call {
@@ -86,6 +77,17 @@ pub(super) fn check(
     }
 }
 
+/// Whether this input and this output may be the same memory.
+fn is_in_place(call: &Call, rank: usize, input: usize, output: usize) -> bool {
+    match call {
+        Call::AllReduce(_) | Call::Reduce { .. } => true,
+        Call::AllGather | Call::Gather { .. } => output == rank,
+        Call::Scatter { .. } | Call::ReduceScatter(_) => input == rank,
+        Call::AllToAll => input == rank && output == rank,
+        _ => false,
+    }
+}
+
 /// How many inputs and outputs the call needs.
 fn counts(call: &Call, rank: usize, size: usize) -> (usize, usize) {
     match *call {
@@ -100,12 +102,5 @@ fn counts(call: &Call, rank: usize, size: usize) -> (usize, usize) {
         Call::Barrier | Call::MonitoredBarrier { .. } => (0, 0),
         Call::Send { .. } => (1, 0),
         Call::Receive { .. } => (0, 1),
-    }
-}
-
-fn reduction(call: &Call) -> Option<&Reduction> {
-    match call {
-        Call::AllReduce(reduction) | Call::Reduce { reduction, .. } | Call::ReduceScatter(reduction) => Some(reduction),
-        _ => None,
     }
 }

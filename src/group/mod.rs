@@ -1,13 +1,14 @@
 //! Groups of ranks: who is in them, and what they are asked to do.
 
 mod address;
-mod call;
 mod check;
+mod inline;
+mod neighbours;
 mod schedule;
 mod world;
 
+pub use crate::collective::{Call, Invocation};
 pub use address::Address;
-pub use call::Call;
 pub use world::world_broadcast;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,9 +19,10 @@ use once_cell::sync::OnceCell;
 
 use crate::engine::{self, Completion, Engine, Lane, OnFailure, Operation, Order, Outcome, Task, engine};
 use crate::error::{Error, Kind, Result};
-use crate::memory::View;
 use crate::mpi::{self, Environment};
-use crate::transport::{MpiTransport, Outstanding, Transport};
+use crate::shm::{Farewell, Node};
+use crate::transport::{MpiTransport, Outstanding, SharedTransport, Transport};
+use inline::Attempt;
 
 /// The timeout of an operation if nothing else is said: as torch's (c10d `kBackendDefaultTimeout`).
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -60,12 +62,20 @@ pub struct Group {
     engine: &'static Engine,
     lane: Arc<Lane>,
     transport: Arc<MpiTransport>,
+    /// What all ranks share if they are on one node: everything but monitored barriers goes through it.
+    shared: Option<Shared>,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
     /// When it was shut down.
     closed: OnceCell<Instant>,
     /// Monitored barriers whose messages may still come when nobody will receive them: those that have not passed.
     strays: Arc<AtomicUsize>,
+}
+
+/// Memory that all ranks of a group share.
+struct Shared {
+    node: Arc<Node>,
+    transport: Arc<SharedTransport>,
 }
 
 /// How many operations of each kind were issued.
@@ -82,7 +92,6 @@ impl Group {
     pub fn create(addresses: &[Address], rank: usize, options: GroupOptions) -> Result<Group> {
         let (environment, engine) = start()?;
         let world_ranks = address::check(addresses, rank, environment)?;
-        engine::set_ranks_on_host(address::on_host(addresses, rank));
         Group::of_world_ranks(environment, engine, &world_ranks, options)
     }
 
@@ -98,8 +107,11 @@ impl Group {
         if size != world_ranks.len() || world_ranks[rank] != environment.world_rank() {
             return Err(Error::Internal(format!("MPI made this process rank {rank} of {size} in {world_ranks:?}")));
         }
-        log::info!("group \"{}\": rank {rank} of {size} over {}", options.name, mpi::library_version());
-        Ok(Group::over(engine, transport, options))
+        let mut group = Group::over(engine, transport, options);
+        group.meet_neighbours()?;
+        let over = if group.shared.is_some() { "shared memory and " } else { "" };
+        log::info!("group \"{}\": rank {rank} of {size} over {over}{}", group.lane.name(), mpi::library_version());
+        Ok(group)
     }
 
     fn over(engine: &'static Engine, transport: MpiTransport, options: GroupOptions) -> Group {
@@ -107,6 +119,7 @@ impl Group {
             engine,
             lane: Arc::new(Lane::new(options.name, transport.rank())),
             transport: Arc::new(transport),
+            shared: None,
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
             closed: OnceCell::new(),
@@ -164,13 +177,11 @@ impl Group {
         self.lane.check()
     }
 
-    /// Checks and issues an operation on `inputs` and `outputs` (see [`Call`] for which). Never waits for a peer. After
-    /// an error nothing has moved. `waits`: the caller waits for the operation at once.
+    /// Checks and issues an operation. After an error nothing has moved. `waits`: the caller waits for the operation at
+    /// once, so that it may be gone on with here for a moment; otherwise this never waits for a peer.
     pub fn issue(
         &self,
-        call: &Call,
-        inputs: &[View],
-        outputs: &[View],
+        invocation: &Invocation<'_>,
         timeout: Option<Duration>,
         completion: Box<dyn Completion>,
         waits: bool,
@@ -180,9 +191,10 @@ impl Group {
         if mpi::is_finalized() {
             return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
         }
-        check::check(call, inputs, outputs, self.rank(), self.size(), self.transport.tag_max())?;
+        let call = &invocation.call;
+        let tag_max = self.shared.as_ref().map_or(self.transport.tag_max(), |shared| shared.transport.tag_max());
+        check::check(invocation, self.rank(), self.size(), tag_max)?;
         let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
-        let outstanding = Arc::new(Outstanding::default());
         // Held until the engine has the task: the order of sequence numbers is the order of execution.
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         let counter = match call {
@@ -204,9 +216,39 @@ impl Group {
             timeout
         };
         let operation = Operation::new(call.name(), call.peer(), self.lane.clone(), sequence, limit);
-        let schedule = schedule::schedule(self, call, inputs, outputs, &outstanding, sequence, timeout);
-        let task = Task { operation: operation.clone(), schedule, outstanding, completion, order, on_failure };
-        engine.submit(task, waits);
+        // It may have failed since it was looked at, and then slots of a collective that has not ended here may be read.
+        self.lane.check()?;
+        let shared = self.shared.as_ref().filter(|_| !matches!(call, Call::MonitoredBarrier { .. }));
+        let mut begun = None;
+        let mut _held = None;
+        if let Some(Shared { node, .. }) = shared
+            && waits
+            && order == Order::InLane
+            && self.lane.pending() == 0
+            && inline::is_short(invocation)
+        {
+            _held = Some(self.lane.hold());
+            match inline::attempt(node, invocation) {
+                Attempt::Begun(state) => begun = Some(state),
+                Attempt::Ended(result) => {
+                    let result = result.map_err(|error| error.during(operation.to_string()));
+                    if let Err(error) = &result {
+                        engine.fail_here(&operation, error);
+                    }
+                    // Users' code runs from here on, and may issue.
+                    drop(issued);
+                    engine.end_here(operation.clone(), completion, result.map(|()| Outcome::default()));
+                    return Ok(operation);
+                }
+            }
+        }
+        let outstanding = Arc::new(Outstanding::default());
+        let schedule = schedule::schedule(self, invocation, shared, begun, &outstanding, sequence, timeout);
+        let witness = shared.map(|shared| neighbours::witness(&shared.node, order));
+        let task = Task { operation: operation.clone(), schedule, outstanding, completion, order, on_failure, witness };
+        engine.submit(task);
+        drop(issued);
+        engine.begin(&operation, waits);
         Ok(operation)
     }
 
@@ -216,8 +258,8 @@ impl Group {
     }
 
     /// Issues an operation and waits for its end.
-    pub fn run(&self, call: &Call, inputs: &[View], outputs: &[View]) -> Result<Outcome> {
-        let operation = self.issue(call, inputs, outputs, None, Box::new(Nobody), true)?;
+    pub fn run(&self, invocation: &Invocation<'_>) -> Result<Outcome> {
+        let operation = self.issue(invocation, None, Box::new(Nobody), true)?;
         while !self.wait(&operation, None) {}
         match operation.result() {
             Some(result) => result.clone(),
@@ -258,6 +300,10 @@ impl Group {
     }
 
     fn release(&self, engine: &'static Engine) -> Result<()> {
+        // What is still pending goes on.
+        if let Some(Shared { node, .. }) = self.shared.as_ref().filter(|_| self.lane.pending() == 0) {
+            node.bid_farewell(&Farewell::Left);
+        }
         if self.lane.has_failed() || self.lane.pending() > 0 || self.strays.load(Ordering::Relaxed) > 0 {
             self.transport.leak();
             return Ok(());

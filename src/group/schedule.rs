@@ -4,37 +4,49 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Call, Group};
+use super::{Call, Group, Invocation, Shared};
+use crate::collective::node::Begun;
 use crate::collective::{self, Context};
 use crate::engine::{Outcome, Schedule};
 use crate::error::Result;
 use crate::memory::View;
-use crate::transport::{Channel, Outstanding};
+use crate::transport::{Channel, Outstanding, Transport};
 
 /// Tags of collectives and of monitored barriers; both fit into what every MPI offers.
 const TAGS: u64 = 1 << 14;
 
-/// The steps of `call`, whose arguments have been checked.
+/// The steps of a call whose arguments have been checked: over `shared` memory, where it may have `begun`, or
+/// over MPI.
 pub(super) fn schedule(
     group: &Group,
-    call: &Call,
-    inputs: &[View],
-    outputs: &[View],
+    invocation: &Invocation<'_>,
+    shared: Option<&Shared>,
+    begun: Option<Begun>,
     outstanding: &Arc<Outstanding>,
     sequence: u64,
     timeout: Duration,
 ) -> Schedule {
-    let (channel, tag) = match *call {
+    let Invocation { call, dtype, inputs, outputs } = *invocation;
+    let is_message = matches!(call, Call::Send { .. } | Call::Receive { .. });
+    let transport: Arc<dyn Transport> = match shared {
+        Some(Shared { transport, .. }) if is_message => transport.clone(),
+        Some(Shared { node, .. }) => {
+            let (inputs, outputs) = (inputs.to_vec(), outputs.to_vec());
+            return done(collective::node::run(node.clone(), call, dtype, inputs, outputs, begun));
+        }
+        None => group.transport.clone(),
+    };
+    let (channel, tag) = match call {
         Call::Send { tag, .. } | Call::Receive { tag, .. } => (Channel::PointToPoint, tag),
         Call::MonitoredBarrier { .. } => (Channel::Collective, (TAGS + sequence % TAGS) as i32),
         _ => (Channel::Collective, (sequence % TAGS) as i32),
     };
-    let context = Context::new(group.transport.clone(), outstanding.clone(), channel, tag);
+    let context = Context::new(transport, outstanding.clone(), channel, tag);
     let input = inputs.first().copied().unwrap_or(View::empty());
     let output = outputs.first().copied();
     let all = |views: &[View]| views.to_vec();
     let some = |views: &[View]| (!views.is_empty()).then(|| views.to_vec());
-    match *call {
+    match call {
         Call::Broadcast { root } => done(collective::broadcast(context, output.unwrap_or(View::empty()), root)),
         Call::AllReduce(reduction) => {
             done(collective::all_reduce(context, input, output.unwrap_or(View::empty()), reduction))

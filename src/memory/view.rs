@@ -91,6 +91,18 @@ impl View {
         }
     }
 
+    /// Copies to `bytes`, which must have this view's length.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn read(&self, bytes: &mut [u8]) {
+        assert_eq!(self.len, bytes.len(), "a view and a slice of different lengths");
+        if self.len > 0 {
+            // SAFETY: valid for `len` bytes by the promise to `new`.
+            unsafe { std::ptr::copy(self.address, bytes.as_mut_ptr(), self.len) }
+        }
+    }
+
     /// The bytes, copied.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len];

@@ -1,15 +1,17 @@
-//! How one rank of a group reaches another. Schedules in `collective/` see only this: MPI carries everything now, and
-//! whatever comes beside it stands behind the same trait.
+//! How one rank of a group reaches another: over MPI, or through memory that the ranks of a node share. Schedules in
+//! `collective/` see one trait.
 
 #[cfg(test)]
 pub(crate) mod local;
 mod matching;
 mod mpi;
 mod outstanding;
+mod shared;
 
 pub use self::mpi::MpiTransport;
 pub use crate::mpi::Arrival;
 pub use outstanding::{Lease, Outstanding, Posted};
+pub use shared::SharedTransport;
 
 use crate::error::Result;
 use crate::memory::View;

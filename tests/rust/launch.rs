@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Set in the environment of the ranks, to their number.
 pub const RANK_MARK: &str = "RMPI_RUST_TEST_RANK";
 
+/// Set in the environment of the ranks if no two of them may share memory.
+pub const SEPARATE_MARK: &str = "RMPI_RUST_TEST_SEPARATE";
+
 /// One run of all tests takes seconds; more means that a rank hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
@@ -17,10 +20,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 const RANKS: [usize; 4] = [1, 2, 3, 4];
 
 pub fn all() -> ExitCode {
+    let runs: Vec<_> = [false, true].iter().flat_map(|&separate| RANKS.map(|ranks| (ranks, separate))).collect();
     let mut failed = 0;
-    for ranks in RANKS {
-        print!("multirank with {ranks} ranks ... ");
-        match run(ranks) {
+    for &(ranks, separate) in &runs {
+        print!("multirank with {ranks} ranks {} ... ", if separate { "over MPI" } else { "on one node" });
+        match run(ranks, separate) {
             Ok(status) if status.success() => println!("ok"),
             Ok(status) => {
                 failed += 1;
@@ -35,7 +39,7 @@ pub fn all() -> ExitCode {
     println!(
         "\ntest result: {}. {} passed; {failed} failed",
         if failed == 0 { "ok" } else { "FAILED" },
-        RANKS.len() - failed
+        runs.len() - failed
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -46,7 +50,7 @@ fn mpirun() -> PathBuf {
     beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("mpirun"))
 }
 
-fn run(ranks: usize) -> io::Result<ExitStatus> {
+fn run(ranks: usize, separate: bool) -> io::Result<ExitStatus> {
     let mut command = Command::new(mpirun());
     if rmpi::mpi::library_version().starts_with("Open MPI") {
         command.arg("--oversubscribe").args(["--bind-to", "none"]);
@@ -57,6 +61,9 @@ fn run(ranks: usize) -> io::Result<ExitStatus> {
         .arg(env::current_exe()?)
         .env(RANK_MARK, ranks.to_string())
         .stdin(Stdio::null());
+    if separate {
+        command.env(SEPARATE_MARK, "1");
+    }
     let mut child = command.process_group(0).spawn()?;
     wait(&mut child)
 }

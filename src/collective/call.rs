@@ -1,9 +1,10 @@
 //! What can be asked of a group.
 
-use crate::reduce::Reduction;
+use crate::memory::View;
+use crate::reduce::{DataType, Reduction};
 
 /// An operation, apart from its memory. With `p` ranks, `[t]` one view, `[t; p]` one view per rank, the inputs and
-/// outputs of [`super::Group::issue`] are:
+/// outputs of an [`Invocation`] are:
 ///
 /// | Operation | inputs | outputs |
 /// |---|---|---|
@@ -74,6 +75,16 @@ pub enum Call {
 }
 
 impl Call {
+    /// How it reduces, if it does.
+    pub fn reduction(&self) -> Option<&Reduction> {
+        match self {
+            Call::AllReduce(reduction) | Call::Reduce { reduction, .. } | Call::ReduceScatter(reduction) => {
+                Some(reduction)
+            }
+            _ => None,
+        }
+    }
+
     /// Its name in messages and profiles, as c10d's.
     pub fn name(&self) -> &'static str {
         match self {
@@ -91,8 +102,9 @@ impl Call {
             Call::Receive { .. } => "recv",
         }
     }
+
     /// The rank that its name goes with, and how.
-    pub(super) fn peer(&self) -> Option<(&'static str, usize)> {
+    pub(crate) fn peer(&self) -> Option<(&'static str, usize)> {
         match *self {
             Call::Broadcast { root } | Call::Scatter { root } => Some(("from rank", root)),
             Call::Reduce { root, .. } | Call::Gather { root } => Some(("to rank", root)),
@@ -100,5 +112,31 @@ impl Call {
             Call::Receive { from, .. } => from.map(|from| ("from rank", from)),
             _ => None,
         }
+    }
+}
+
+/// A call with its memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Invocation<'a> {
+    /// What to do.
+    pub call: Call,
+    /// Data type of the elements. Where nothing is reduced it serves only to notice ranks that disagree.
+    pub dtype: DataType,
+    /// What is read.
+    pub inputs: &'a [View],
+    /// What is written.
+    pub outputs: &'a [View],
+}
+
+impl<'a> Invocation<'a> {
+    /// With the data type of the call's reduction, or [`DataType::Bytes`].
+    pub fn new(call: Call, inputs: &'a [View], outputs: &'a [View]) -> Self {
+        let dtype = call.reduction().map_or(DataType::Bytes, Reduction::dtype);
+        Invocation { call, dtype, inputs, outputs }
+    }
+
+    /// The same with another data type, which must be the reduction's if there is one.
+    pub fn of(self, dtype: DataType) -> Self {
+        Invocation { dtype, ..self }
     }
 }

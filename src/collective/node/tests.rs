@@ -1,0 +1,324 @@
+//! Every collective on simulated ranks that share memory, polled in a random order, against plain loops. Slots are small,
+//! so that a few hundred elements take many rounds.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::Error;
+use crate::memory::Scratch;
+use crate::reduce::{ReduceOp, Reduction};
+
+/// Memory of one rank for one operation: lists of 32-bit integers.
+struct Buffers {
+    scratch: Vec<Scratch>,
+    views: Vec<View>,
+}
+
+impl Buffers {
+    fn new(lists: &[Vec<i32>]) -> Self {
+        let mut scratch: Vec<_> = lists.iter().map(|list| Scratch::new(list.len() * 4)).collect();
+        let views: Vec<_> = scratch.iter_mut().map(Scratch::view).collect();
+        for (view, list) in views.iter().zip(lists) {
+            view.write(&list.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<_>>());
+        }
+        Buffers { scratch, views }
+    }
+
+    fn zeroed(lengths: &[usize]) -> Self {
+        Buffers::new(&lengths.iter().map(|&len| vec![0; len]).collect::<Vec<_>>())
+    }
+
+    fn values(&self) -> Vec<Vec<i32>> {
+        assert_eq!(self.scratch.len(), self.views.len());
+        let integers = |view: &View| {
+            view.to_vec().chunks_exact(4).map(|bytes| i32::from_ne_bytes(bytes.try_into().unwrap())).collect()
+        };
+        self.views.iter().map(integers).collect()
+    }
+}
+
+/// What one rank does.
+struct Part {
+    call: Call,
+    dtype: DataType,
+    inputs: Buffers,
+    outputs: Buffers,
+}
+
+fn part(call: Call, inputs: &[Vec<i32>], outputs: Buffers) -> Part {
+    Part { call, dtype: DataType::Int32, inputs: Buffers::new(inputs), outputs }
+}
+
+type Steps = Pin<Box<dyn Future<Output = Result<()>>>>;
+
+/// Runs `parts`, one per rank, to their ends; several times, so that slots are used again.
+fn run(nodes: &[Arc<Node>], parts: &[Part], seed: u64) -> Vec<Result<()>> {
+    let mut random = seed | 1;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize
+    };
+    let mut steps: Vec<Option<Steps>> = Vec::new();
+    for (node, part) in nodes.iter().zip(parts) {
+        let Part { call, dtype, inputs, outputs } = part;
+        // As the inline path does, or as the engine does.
+        let begun = (next() % 2 == 0).then(|| {
+            begin(node, &Invocation { call: *call, dtype: *dtype, inputs: &inputs.views, outputs: &outputs.views })
+        });
+        let run = super::run(node.clone(), *call, *dtype, inputs.views.clone(), outputs.views.clone(), begun);
+        steps.push(Some(Box::pin(run)));
+    }
+    let mut results: Vec<Option<Result<()>>> = parts.iter().map(|_| None).collect();
+    for _ in 0..1_000_000 {
+        if steps.iter().all(Option::is_none) {
+            return results.into_iter().flatten().collect();
+        }
+        let rank = next() % nodes.len();
+        if let Some(step) = &mut steps[rank]
+            && let Poll::Ready(result) = step.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        {
+            results[rank] = Some(result);
+            steps[rank] = None;
+        }
+    }
+    panic!("the schedules do not end");
+}
+
+fn nodes(size: usize, capacity: usize) -> Vec<Arc<Node>> {
+    Node::simulated(size, capacity).into_iter().map(Arc::new).collect()
+}
+
+fn input(rank: usize, salt: usize, len: usize) -> Vec<i32> {
+    (0..len).map(|i| ((i * 31 + salt * 17 + 5) * (rank * rank + 3)) as i32 % 100_003).collect()
+}
+
+fn sum() -> Reduction {
+    Reduction::new(DataType::Int32, ReduceOp::Sum, 1.0).unwrap()
+}
+
+fn summed(lists: &[Vec<i32>]) -> Vec<i32> {
+    (0..lists[0].len()).map(|i| lists.iter().map(|list| list[i]).sum()).collect()
+}
+
+/// Number of ranks, capacity of a slot, lengths of blocks (one per pair of ranks), and the order of polls.
+fn shapes() -> impl Strategy<Value = (usize, usize, Vec<usize>, u64)> {
+    (2..=6_usize, prop::sample::select(vec![512_usize, 1024, 4096])).prop_flat_map(|(size, capacity)| {
+        let edge = capacity / 4;
+        let length = prop_oneof![
+            3 => 0..20_usize,
+            2 => 0..3 * edge,
+            1 => prop::sample::select(vec![edge - 1, edge, edge + 1, 2 * edge, 8, 9]),
+            1 => 5_000..12_000_usize,
+        ];
+        (Just(size), Just(capacity), prop::collection::vec(length, size * size), any::<u64>())
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn reductions_to_all_and_to_one((size, capacity, lengths, seed) in shapes(), in_place in any::<bool>()) {
+        let nodes = nodes(size, capacity);
+        for (salt, &len) in lengths[..3].iter().enumerate() {
+            let inputs: Vec<_> = (0..size).map(|rank| input(rank, salt, len)).collect();
+            let root = salt % size;
+            for call in [Call::AllReduce(sum()), Call::Reduce { root, reduction: sum() }] {
+                let takes = |rank| matches!(call, Call::AllReduce(_)) || rank == root;
+                let mut parts: Vec<_> = (0..size).map(|rank| {
+                    part(call, &inputs[rank..=rank], Buffers::zeroed(if takes(rank) { &lengths[salt..=salt] } else { &[] }))
+                }).collect();
+                if in_place {
+                    for part in &mut parts {
+                        let taken = part.outputs.views.len();
+                        part.outputs.views.copy_from_slice(&part.inputs.views[..taken]);
+                    }
+                }
+                prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
+                for (rank, part) in parts.iter().enumerate().filter(|&(rank, _)| takes(rank)) {
+                    prop_assert_eq!(&part.outputs.values()[0], &summed(&inputs), "rank {}", rank);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn broadcast_from_any_root((size, capacity, lengths, seed) in shapes()) {
+        let nodes = nodes(size, capacity);
+        for (root, &len) in lengths[..size].iter().enumerate() {
+            let call = Call::Broadcast { root };
+            let outputs = |rank| Buffers::new(&[input(rank, root, len)]);
+            let parts: Vec<_> = (0..size).map(|rank| part(call, &[], outputs(rank))).collect();
+            prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
+            prop_assert!(parts.iter().all(|part| part.outputs.values()[0] == input(root, root, len)));
+        }
+    }
+
+    #[test]
+    fn gathers_of_different_lengths((size, capacity, lengths, seed) in shapes()) {
+        let nodes = nodes(size, capacity);
+        let lengths = &lengths[..size];
+        let inputs: Vec<_> = (0..size).map(|rank| input(rank, 1, lengths[rank])).collect();
+        for root in 0..size {
+            for call in [Call::AllGather, Call::Gather { root }] {
+                let takes = |rank| matches!(call, Call::AllGather) || rank == root;
+                let outputs = |rank| Buffers::zeroed(if takes(rank) { lengths } else { &[] });
+                let parts: Vec<_> = (0..size).map(|rank| part(call, &inputs[rank..=rank], outputs(rank))).collect();
+                prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
+                for (_, part) in parts.iter().enumerate().filter(|&(rank, _)| takes(rank)) {
+                    prop_assert_eq!(part.outputs.values(), inputs.clone());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scatter_and_reduce_scatter_of_different_lengths((size, capacity, lengths, seed) in shapes()) {
+        let nodes = nodes(size, capacity);
+        let lengths = &lengths[..size];
+        let blocks = |rank| -> Vec<_> { (0..size).map(|to| input(rank, to, lengths[to])).collect() };
+        let outputs = |rank: usize| Buffers::zeroed(&lengths[rank..=rank]);
+        for root in 0..size {
+            let inputs = |rank| if rank == root { blocks(rank) } else { Vec::new() };
+            let call = Call::Scatter { root };
+            let parts: Vec<_> = (0..size).map(|rank| part(call, &inputs(rank), outputs(rank))).collect();
+            prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
+            for (rank, part) in parts.iter().enumerate() {
+                prop_assert_eq!(&part.outputs.values()[0], &blocks(root)[rank]);
+            }
+        }
+        let call = Call::ReduceScatter(sum());
+        let parts: Vec<_> = (0..size).map(|rank| part(call, &blocks(rank), outputs(rank))).collect();
+        prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
+        for (rank, part) in parts.iter().enumerate() {
+            let contributions: Vec<_> = (0..size).map(|from| blocks(from)[rank].clone()).collect();
+            prop_assert_eq!(&part.outputs.values()[0], &summed(&contributions));
+        }
+    }
+
+    #[test]
+    fn all_to_all_of_any_lengths((size, capacity, lengths, seed) in shapes()) {
+        let nodes = nodes(size, capacity);
+        let length = |from: usize, to: usize| lengths[from * size + to];
+        let sent = |from| -> Vec<_> { (0..size).map(|to| input(from, to, length(from, to))).collect() };
+        let received = |to| Buffers::zeroed(&(0..size).map(|from| length(from, to)).collect::<Vec<_>>());
+        for _ in 0..2 {
+            let parts: Vec<_> = (0..size).map(|rank| part(Call::AllToAll, &sent(rank), received(rank))).collect();
+            prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
+            for (rank, part) in parts.iter().enumerate() {
+                let expected: Vec<_> = (0..size).map(|from| input(from, rank, length(from, rank))).collect();
+                prop_assert_eq!(part.outputs.values(), expected);
+            }
+        }
+    }
+}
+
+/// All ranks fail, and what they say contains every one of `words`.
+fn all_say(parts: &[Part], words: &[&str]) {
+    for result in run(&nodes(parts.len(), 1024), parts, 7) {
+        let text = result.unwrap_err().to_string();
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+}
+
+#[test]
+fn ranks_that_call_different_things_all_hear_of_it() {
+    for size in 2..=4 {
+        let memory = || vec![input(0, 0, 5)];
+        let all_reduce = || part(Call::AllReduce(sum()), &memory(), Buffers::zeroed(&[5]));
+        let others = |odd: Part| {
+            let mut parts: Vec<_> = (1..size).map(|_| all_reduce()).collect();
+            parts.push(odd);
+            parts
+        };
+        let last = format!("rank {} called", size - 1);
+        let same = "rank 0 called all_reduce of 5 int32 (20 bytes) with SUM";
+        all_say(&others(part(Call::Barrier, &[], Buffers::zeroed(&[]))), &[same, &last, "barrier"]);
+        let broadcast = part(Call::Broadcast { root: 0 }, &[], Buffers::zeroed(&[5]));
+        all_say(&others(broadcast), &[same, &last, "broadcast of 5 int32 (20 bytes) from rank 0"]);
+        let longer = part(Call::AllReduce(sum()), &[input(0, 0, 6)], Buffers::zeroed(&[6]));
+        all_say(&others(longer), &["different sizes", same, &last, "6 int32"]);
+        let product = Reduction::new(DataType::Int32, ReduceOp::Product, 1.0).unwrap();
+        all_say(&others(part(Call::AllReduce(product), &memory(), Buffers::zeroed(&[5]))), &[same, &last, "PRODUCT"]);
+        let float = Reduction::new(DataType::Float32, ReduceOp::Sum, 1.0).unwrap();
+        let float = Part { dtype: DataType::Float32, ..part(Call::AllReduce(float), &memory(), Buffers::zeroed(&[5])) };
+        all_say(&others(float), &[same, &last, "float32"]);
+    }
+}
+
+#[test]
+fn different_roots_and_factors_are_noticed() {
+    let broadcast = |root| part(Call::Broadcast { root }, &[], Buffers::zeroed(&[3]));
+    all_say(
+        &[broadcast(0), broadcast(1)],
+        &["rank 0 called broadcast of 3 int32 (12 bytes) from rank 0", "from rank 1"],
+    );
+    let scaled = |factor| {
+        let reduction = Reduction::new(DataType::Float32, ReduceOp::PremulSum, factor).unwrap();
+        Part { dtype: DataType::Float32, ..part(Call::AllReduce(reduction), &[vec![0]], Buffers::zeroed(&[1])) }
+    };
+    all_say(&[scaled(1.0), scaled(2.0), scaled(1.0)], &["factors"]);
+}
+
+#[test]
+fn sizes_of_blocks_that_do_not_fit_are_noticed_by_all() {
+    let gather = |rank: usize, expected: &[usize]| {
+        let outputs = if rank == 0 { expected } else { &[] };
+        part(Call::Gather { root: 0 }, &[input(rank, 0, 4)], Buffers::zeroed(outputs))
+    };
+    let words = ["rank 2 sent 16 bytes", "20 bytes were expected"];
+    all_say(&[gather(0, &[4, 4, 5]), gather(1, &[]), gather(2, &[])], &words);
+    let scatter = |rank: usize, len: usize| {
+        let inputs: Vec<_> = (0..3).filter(|_| rank == 0).map(|to| input(0, to, 4)).collect();
+        part(Call::Scatter { root: 0 }, &inputs, Buffers::zeroed(&[len]))
+    };
+    all_say(&[scatter(0, 4), scatter(1, 4), scatter(2, 3)], &["rank 0 sent 16 bytes", "12 bytes were expected"]);
+    let all_to_all = |from_second: usize| {
+        let inputs: Vec<_> = (0..3).map(|to| input(0, to, 4)).collect();
+        part(Call::AllToAll, &inputs, Buffers::zeroed(&[4, from_second, 4]))
+    };
+    all_say(&[all_to_all(7), all_to_all(4), all_to_all(4)], &["rank 1 sent 16 bytes", "28 bytes were expected"]);
+    let all_gather = |first: usize| part(Call::AllGather, &[input(0, 0, 4)], Buffers::zeroed(&[first, 4]));
+    all_say(&[all_gather(4), all_gather(9)], &["expect different sizes"]);
+}
+
+#[test]
+fn a_rank_that_has_gone_is_not_waited_for() {
+    let start = |nodes: &[Arc<Node>]| -> Steps {
+        Box::pin(super::run(nodes[0].clone(), Call::Barrier, DataType::Bytes, Vec::new(), Vec::new(), None))
+    };
+    let poll = |steps: &mut Steps| steps.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let pair = nodes(2, 512);
+    let mut steps = start(&pair);
+    assert!(poll(&mut steps).is_pending());
+    pair[1].bid_farewell(&crate::shm::Farewell::Left);
+    assert!(matches!(poll(&mut steps), Poll::Ready(Err(Error::PeerLeft { rank: 1 }))));
+    let pair = nodes(2, 512);
+    let mut steps = start(&pair);
+    assert!(poll(&mut steps).is_pending());
+    let failed = crate::shm::Farewell::Failed(crate::error::Kind::Timeout, "no time".to_owned());
+    pair[1].bid_farewell(&failed);
+    let Poll::Ready(Err(error)) = poll(&mut steps) else { panic!("still pending") };
+    assert_eq!(
+        (error.kind(), error.to_string()),
+        (crate::error::Kind::Timeout, "rank 1 has failed: no time".to_owned())
+    );
+}
+
+#[test]
+fn who_is_missing_and_what_it_did_last() {
+    let pair = nodes(2, 512);
+    assert_eq!(absentees(&pair[0]), None);
+    let barrier = Invocation::new(Call::Barrier, &[], &[]);
+    let mut first = begin(&pair[0], &barrier);
+    assert_eq!(absentees(&pair[0]).unwrap(), "rank 1 has not arrived (it has called no collective here)");
+    begin(&pair[1], &barrier);
+    assert!(first.is_ready(&pair[0]) && first.go_on(&pair[0], &barrier).unwrap());
+    begin(&pair[0], &barrier);
+    assert_eq!(absentees(&pair[0]).unwrap(), "rank 1 has not arrived (its last collective here was barrier)");
+}

@@ -1,0 +1,108 @@
+//! Finding the ranks that share memory with this one.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Call, Group, Invocation, Issued, Shared};
+use crate::collective::node;
+use crate::engine::{self, Order, Witness};
+use crate::error::{Error, Result};
+use crate::memory::{Scratch, View};
+use crate::shm::{Card, Farewell, Meeting, Node};
+use crate::transport::SharedTransport;
+
+/// Bytes that a rank shows at a time.
+const CAPACITY: usize = 256 << 10;
+/// More ranks of a node than this do not share memory.
+const MOST: usize = 256;
+/// How long the ranks of a node may take to exchange descriptors, once all have said that they are there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Group {
+    /// Shares memory with the other ranks, if all are on this node and can. All of them call it; they use it all or not
+    /// at all.
+    pub(super) fn meet_neighbours(&mut self) -> Result<()> {
+        let meeting = Meeting::open().inspect_err(|error| log::warn!("{error}")).ok();
+        let card = meeting.as_ref().map_or(Card::nowhere(), Meeting::card);
+        let cards: Vec<_> = self.exchange(card.to_bytes())?.iter().map(Card::from_bytes).collect();
+        engine::set_ranks_on_host(cards.iter().filter(|other| other.is_on_host_of(&card)).count());
+        // All ranks see the same cards, and so decide alike.
+        let all_here = cards.iter().all(|other| other.is_on_node_of(&cards[0]));
+        if all_here && cards.len() > 1 && cards.len() <= MOST {
+            let node = meeting
+                .ok_or_else(|| Error::Internal("a card without a meeting".to_owned()))
+                .and_then(|meeting| meeting.join(&cards, self.rank(), CAPACITY, Instant::now() + PATIENCE))
+                .inspect_err(|error| log::warn!("group \"{}\": {error}", self.lane.name()))
+                .ok();
+            let everybody = self.exchange([u8::from(node.is_some())])?.iter().all(|&[met]| met == 1);
+            if everybody && let Some(node) = node {
+                self.share(Arc::new(node));
+            }
+        }
+        // The user's first collective is number 0.
+        *self.issued.lock().unwrap_or_else(PoisonError::into_inner) = Issued::default();
+        Ok(())
+    }
+
+    fn share(&mut self, node: Arc<Node>) {
+        let teller = node.clone();
+        self.lane.tell_of_failure(Box::new(move |kind, cause| {
+            teller.bid_farewell(&Farewell::Failed(kind, cause.to_owned()));
+        }));
+        let transport = Arc::new(SharedTransport::new(&node));
+        self.shared = Some(Shared { node, transport });
+    }
+
+    /// Every rank's bytes.
+    fn exchange<const LEN: usize>(&self, own: [u8; LEN]) -> Result<Vec<[u8; LEN]>> {
+        let mut scratch = Scratch::new(LEN * (self.size() + 1));
+        let memory = scratch.view();
+        let views: Vec<_> = (0..=self.size()).map(|index| memory.slice(index * LEN..(index + 1) * LEN)).collect();
+        let (input, outputs) = (&views[self.size()..], &views[..self.size()]);
+        input[0].write(&own);
+        let _scratch = self.run_with(&Invocation::new(Call::AllGather, input, outputs), scratch)?;
+        let bytes = |view: &View| {
+            let mut bytes = [0; LEN];
+            view.read(&mut bytes);
+            bytes
+        };
+        Ok(outputs.iter().map(bytes).collect())
+    }
+
+    /// As [`Group::run`], with views of `scratch`, which comes back. After a failure MPI may still use it: it is leaked.
+    pub(super) fn run_with(&self, invocation: &Invocation<'_>, scratch: Scratch) -> Result<Scratch> {
+        match self.run(invocation) {
+            Ok(_) => Ok(scratch),
+            Err(error) => {
+                std::mem::forget(scratch);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The ranks of this node, as a collective that waits for them sees them.
+struct Waiting(Arc<Node>);
+
+impl Witness for Waiting {
+    fn absentees(&self) -> Option<String> {
+        node::absentees(&self.0)
+    }
+}
+
+/// A peer that a message waits for. It rings, but nothing is known of it.
+struct Peer;
+
+impl Witness for Peer {
+    fn absentees(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Who knows what an operation on this node waits for.
+pub(super) fn witness(node: &Arc<Node>, order: Order) -> Arc<dyn Witness> {
+    match order {
+        Order::InLane => Arc::new(Waiting(node.clone())),
+        Order::Free => Arc::new(Peer),
+    }
+}

@@ -1,0 +1,30 @@
+//! What ranks of one node share: memory, doorbells, and the knowledge of each other. Nothing else maps memory.
+//!
+//! - [`Segment`]: memory without a name; [`Doorbell`]: how a sleeping process is woken
+//! - [`Node`]: the ranks of a group on this node, and the rounds in which they exchange data
+//! - [`RingWriter`], [`RingReader`]: a stream of bytes from one rank to another
+//! - [`identity`]: who can share memory, and who still lives; `meeting`: how descriptors travel
+
+mod atomic;
+mod board;
+mod doorbell;
+pub mod identity;
+mod layout;
+mod meeting;
+mod node;
+mod ring;
+mod segment;
+
+pub use board::Farewell;
+pub use doorbell::{Doorbell, Sleeper};
+pub use meeting::{Card, Meeting, own_doorbell};
+pub use node::{Announcement, Node, Round};
+pub use ring::{RingReader, RingWriter, UNIT};
+pub use segment::Segment;
+
+use crate::error::Error;
+
+/// An error of a system call.
+fn failed(call: &'static str) -> impl Fn(rustix::io::Errno) -> Error {
+    move |error| Error::Unavailable(format!("shared memory is not available: {call} failed: {error}"))
+}

@@ -1,0 +1,319 @@
+//! The ranks of a group that are on this node, and the rounds in which they exchange data.
+//!
+//! In each round every rank may put data into its slot, says what it is doing, and sets its flag; when it has seen
+//! everybody's flag of the round it may read everybody's slot. A rank sets its flag of round n + 1 only when it has read
+//! what it wants of round n, so whoever has seen all flags of round n + 1 may write into the slots of round n again: two
+//! slots per rank are enough. All ranks run the same rounds in the same order, one at a time.
+
+use std::sync::atomic::{AtomicBool, AtomicU64 as LocalU64, Ordering as LocalOrdering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::atomic::{Ordering, fence};
+use super::board::{Board, Farewell};
+use super::doorbell::Doorbell;
+use super::identity::Process;
+use super::layout::{COUNT, DETAIL, FLAG, Layout, WHAT};
+use super::ring::{RingReader, RingWriter};
+use super::segment::Segment;
+use crate::error::{Error, Result};
+use crate::memory::View;
+
+/// How often a rank that waits looks whether its peers still live.
+const LIVENESS: Duration = Duration::from_millis(200);
+
+/// What a rank says about what it does in a round. Its meaning is up to those who write and read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// What it does.
+    pub what: u64,
+    /// With how many bytes.
+    pub count: u64,
+    /// What else has to agree.
+    pub detail: u64,
+}
+
+/// The number of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round(u64);
+
+impl Round {
+    /// The round before, which must exist.
+    pub fn previous(self) -> Round {
+        Round(self.0 - 1)
+    }
+}
+
+/// A member of a [`Node`].
+#[derive(Debug)]
+pub(super) struct Member {
+    /// Its rank in the group.
+    pub group_rank: usize,
+    pub process: Process,
+    /// `None`: this process.
+    pub doorbell: Option<Arc<Doorbell>>,
+}
+
+/// See the module. Its ranks are numbered from 0 in the order of their ranks in the group.
+#[derive(Debug)]
+pub struct Node {
+    segment: Arc<Segment>,
+    layout: Layout,
+    rank: usize,
+    members: Vec<Member>,
+    /// Rounds that this rank has begun.
+    begun: LocalU64,
+    /// When this rank last looked which peers have died.
+    looked: Mutex<Instant>,
+    /// The peers that have died, as of then.
+    dead: Vec<AtomicBool>,
+    /// Rung for messages to oneself.
+    own_doorbell: Arc<Doorbell>,
+    /// Orders writers of the farewell.
+    farewell: Mutex<()>,
+}
+
+impl Node {
+    pub(super) fn new(
+        segment: Arc<Segment>,
+        layout: Layout,
+        rank: usize,
+        members: Vec<Member>,
+        own_doorbell: Arc<Doorbell>,
+    ) -> Self {
+        Node {
+            segment,
+            layout,
+            rank,
+            begun: LocalU64::new(0),
+            looked: Mutex::new(Instant::now()),
+            dead: members.iter().map(|_| AtomicBool::new(false)).collect(),
+            members,
+            own_doorbell,
+            farewell: Mutex::default(),
+        }
+    }
+
+    /// This process's rank on the node.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Number of ranks on the node.
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The rank in the group of a rank of the node.
+    pub fn group_rank(&self, rank: usize) -> usize {
+        self.members[rank].group_rank
+    }
+
+    /// Bytes of a payload, at most.
+    pub fn capacity(&self) -> usize {
+        self.layout.capacity()
+    }
+
+    /// The other ranks, beginning with the next one, so that not all read from the same one at once.
+    pub fn peers(&self) -> impl Iterator<Item = usize> + use<> {
+        let (rank, size) = (self.rank, self.size());
+        (1..size).map(move |distance| (rank + distance) % size)
+    }
+
+    /// The next round. The rank must have read what it wants of the one before.
+    pub fn begin(&self) -> Round {
+        // Relaxed: the operations of a group run one after the other, which orders them.
+        Round(self.begun.fetch_add(1, LocalOrdering::Relaxed))
+    }
+
+    /// The round begun last.
+    pub fn current(&self) -> Option<Round> {
+        // Relaxed: see `begin`.
+        Some(Round(self.begun.load(LocalOrdering::Relaxed).checked_sub(1)?))
+    }
+
+    /// The payload that `rank` has in a round, of `len` bytes as it was written. One's own may be written between
+    /// [`Node::begin`] and [`Node::publish`]; others' may be read from the arrival on, until this rank publishes the next
+    /// round.
+    pub fn payload(&self, round: Round, rank: usize, len: usize) -> View {
+        assert!(len <= self.layout.capacity(), "a payload of {len} bytes");
+        let start = self.layout.slot(rank, round.0) + Layout::payload(len);
+        self.segment.view(start..start + len)
+    }
+
+    /// Shows the payload and the announcement to the others.
+    pub fn publish(&self, round: Round, announcement: Announcement) {
+        let slot = self.layout.slot(self.rank, round.0);
+        // Relaxed: the flag orders them.
+        self.segment.word(slot + WHAT).store(announcement.what, Ordering::Relaxed);
+        self.segment.word(slot + COUNT).store(announcement.count, Ordering::Relaxed);
+        self.segment.word(slot + DETAIL).store(announcement.detail, Ordering::Relaxed);
+        // Release pairs with the acquire in `has_arrived`: payload and announcement are visible with the flag, and what
+        // this rank has read of the round before was read before.
+        self.segment.word(slot + FLAG).store(round.0 + 1, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether `rank` has published the round.
+    fn has_arrived(&self, round: Round, rank: usize) -> bool {
+        // Acquire: see `publish`. A flag is ahead only by the round after the next, which needs this rank's arrival.
+        self.segment.word(self.layout.slot(rank, round.0) + FLAG).load(Ordering::Acquire) == round.0 + 1
+    }
+
+    /// Whether everybody has published the round.
+    pub fn have_all_arrived(&self, round: Round) -> bool {
+        (0..self.size()).all(|rank| self.has_arrived(round, rank))
+    }
+
+    /// What `rank` does in a round; `None` if it has not arrived.
+    pub fn announcement(&self, round: Round, rank: usize) -> Option<Announcement> {
+        self.has_arrived(round, rank).then(|| self.words(self.layout.slot(rank, round.0)))
+    }
+
+    /// What `rank`, which has not arrived at `round`, did last, if it has done anything.
+    pub fn previous(&self, round: Round, rank: usize) -> Option<Announcement> {
+        self.announcement(Round(round.0.checked_sub(1)?), rank)
+    }
+
+    fn words(&self, slot: usize) -> Announcement {
+        // Relaxed: after the flag.
+        Announcement {
+            what: self.segment.word(slot + WHAT).load(Ordering::Relaxed),
+            count: self.segment.word(slot + COUNT).load(Ordering::Relaxed),
+            detail: self.segment.word(slot + DETAIL).load(Ordering::Relaxed),
+        }
+    }
+
+    /// The ranks that have not published the round.
+    pub fn missing(&self, round: Round) -> Vec<usize> {
+        (0..self.size()).filter(|&rank| !self.has_arrived(round, rank)).collect()
+    }
+
+    /// An error if a rank that has not arrived will never do so. Cheap enough for every look.
+    pub fn check_missing(&self, round: Round) -> Result<()> {
+        for rank in 0..self.size() {
+            if self.has_arrived(round, rank) {
+                continue;
+            }
+            if let Some(farewell) = Board::new(&self.segment, self.layout.rank(rank)).read()
+                // It may have arrived before it left.
+                && !self.has_arrived(round, rank)
+            {
+                return Err(self.absent(rank, farewell));
+            }
+        }
+        self.check_alive(round)
+    }
+
+    fn absent(&self, rank: usize, farewell: Farewell) -> Error {
+        let rank = self.members[rank].group_rank;
+        match farewell {
+            Farewell::Left => Error::PeerLeft { rank },
+            Farewell::Failed(kind, cause) => Error::PeerFailed { rank, kind, cause },
+        }
+    }
+
+    fn check_alive(&self, round: Round) -> Result<()> {
+        match self.check_lives((0..self.size()).filter(|&rank| !self.has_arrived(round, rank))) {
+            // It may have arrived before it died.
+            Err(_) if self.have_all_arrived(round) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// An error if one of these has died. Looks at most every [`LIVENESS`], and then at all of them: those that others
+    /// ask for must not be forgotten.
+    fn check_lives(&self, mut ranks: impl Iterator<Item = usize>) -> Result<()> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.elapsed() >= LIVENESS {
+            let own = &self.members[self.rank].process;
+            for (member, dead) in self.members.iter().zip(&self.dead) {
+                // Relaxed: under the lock, as the loads below.
+                if !dead.load(LocalOrdering::Relaxed) && member.process.is_dead(own) {
+                    dead.store(true, LocalOrdering::Relaxed);
+                }
+            }
+            *looked = Instant::now();
+        }
+        match ranks.find(|&rank| self.dead[rank].load(LocalOrdering::Relaxed)) {
+            Some(rank) => {
+                Err(Error::PeerDied { rank: self.members[rank].group_rank, pid: self.members[rank].process.pid })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the others that this rank takes no further part.
+    pub fn bid_farewell(&self, farewell: &Farewell) {
+        let _one = self.farewell.lock().unwrap_or_else(PoisonError::into_inner);
+        Board::new(&self.segment, self.layout.rank(self.rank)).write(farewell);
+        self.ring();
+    }
+
+    /// The ends of the streams to and from `peer`. Whoever has them is the only one.
+    pub fn streams(self: &Arc<Self>, peer: usize) -> (RingWriter, RingReader) {
+        (RingWriter::new(self, peer), RingReader::new(self, peer))
+    }
+
+    /// An error if `peer` takes no further part. What it has sent before may still be there.
+    pub fn check_peer(&self, peer: usize) -> Result<()> {
+        match Board::new(&self.segment, self.layout.rank(peer)).read() {
+            Some(farewell) => Err(self.absent(peer, farewell)),
+            None => self.check_lives([peer].into_iter()),
+        }
+    }
+
+    /// An error if a peer has failed or died, or all have left, so that one that waits for any of them waits in vain.
+    pub fn check_any_peer(&self) -> Result<()> {
+        let mut present = 0;
+        let mut left = None;
+        for peer in self.peers() {
+            match Board::new(&self.segment, self.layout.rank(peer)).read() {
+                Some(Farewell::Left) => left = Some(self.absent(peer, Farewell::Left)),
+                Some(farewell) => return Err(self.absent(peer, farewell)),
+                None => present += 1,
+            }
+        }
+        match left {
+            Some(error) if present == 0 => Err(error),
+            _ => self.check_lives(self.peers()),
+        }
+    }
+
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    pub(super) fn ring_one(&self, peer: usize) {
+        self.members[peer].doorbell.as_ref().unwrap_or(&self.own_doorbell).ring();
+    }
+
+    fn ring(&self) {
+        // One for all: see `Doorbell::ring`.
+        fence(Ordering::SeqCst);
+        for member in &self.members {
+            if let Some(doorbell) = &member.doorbell {
+                doorbell.ring_after_fence();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    /// The ranks of a node that is in this process alone.
+    pub(crate) fn simulated(size: usize, capacity: usize) -> Vec<Node> {
+        let layout = Layout::new(size, capacity);
+        let segment = Arc::new(Segment::create(layout.len()).unwrap().0);
+        let member = |rank| Member { group_rank: rank, process: Process::current(), doorbell: None };
+        let node = |rank| {
+            let bell = Arc::new(Doorbell::private());
+            Node::new(segment.clone(), layout, rank, (0..size).map(member).collect(), bell)
+        };
+        (0..size).map(node).collect()
+    }
+}

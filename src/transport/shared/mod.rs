@@ -1,0 +1,126 @@
+//! Messages between ranks of one node, through the rings of their segment. Each is a header and its bytes.
+//!
+//! Messages of one sender are sent one after the other. The receiver copies each into the memory of the first receive that
+//! takes it. A message that none takes stays in the ring, unless a receive waits for one that comes after it; then it is
+//! kept aside. So a full ring blocks only its sender.
+
+mod header;
+mod incoming;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Arrival, Channel, Request, Transport};
+use crate::error::{Error, Result};
+use crate::memory::View;
+use crate::shm::Node;
+use header::Key;
+use incoming::Incoming;
+use outgoing::Outgoing;
+
+/// The ranks of a group that is on one node.
+pub struct SharedTransport {
+    mailbox: Arc<Mailbox>,
+}
+
+/// What the messages of a group need for as long as one is under way.
+struct Mailbox {
+    node: Arc<Node>,
+    state: Mutex<State>,
+}
+
+struct State {
+    outgoing: Vec<Outgoing>,
+    incoming: Incoming,
+}
+
+impl SharedTransport {
+    /// The transport of a group whose ranks are those of `node`. There may be one.
+    pub fn new(node: &Arc<Node>) -> Self {
+        let (writers, readers): (Vec<_>, Vec<_>) = (0..node.size()).map(|peer| node.streams(peer)).unzip();
+        let state =
+            State { outgoing: writers.into_iter().map(Outgoing::new).collect(), incoming: Incoming::new(readers) };
+        SharedTransport { mailbox: Arc::new(Mailbox { node: node.clone(), state: Mutex::new(state) }) }
+    }
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transport for SharedTransport {
+    fn rank(&self) -> usize {
+        self.mailbox.node.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.mailbox.node.size()
+    }
+
+    fn tag_max(&self) -> i32 {
+        i32::MAX
+    }
+
+    fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
+        let id = self.mailbox.lock().outgoing[peer].post(Key { channel, tag }, data);
+        Ok(Box::new(Send { mailbox: self.mailbox.clone(), peer, id, len: data.len() }))
+    }
+
+    fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
+        let id = self.mailbox.lock().incoming.post(peer, Key { channel, tag }, buffer);
+        Ok(Box::new(Receive { mailbox: self.mailbox.clone(), peer, id }))
+    }
+}
+
+struct Send {
+    mailbox: Arc<Mailbox>,
+    peer: usize,
+    id: u64,
+    len: usize,
+}
+
+impl Request for Send {
+    fn test(&mut self) -> Result<Option<Arrival>> {
+        let mut state = self.mailbox.lock();
+        match state.outgoing[self.peer].progress(self.id) {
+            Some(true) => Ok(Some(Arrival { peer: self.peer, bytes: self.len as u64 })),
+            // The peer makes no more room once it has gone.
+            Some(false) => self.mailbox.node.check_peer(self.peer).map(|()| None),
+            None => Err(Error::Abandoned { rank: self.peer }),
+        }
+    }
+
+    fn cancel(&mut self) {
+        self.mailbox.lock().outgoing[self.peer].forget(self.id);
+    }
+}
+
+struct Receive {
+    mailbox: Arc<Mailbox>,
+    peer: Option<usize>,
+    id: u64,
+}
+
+impl Request for Receive {
+    fn test(&mut self) -> Result<Option<Arrival>> {
+        let node = &self.mailbox.node;
+        // Before the look: what a peer has sent before it went is there.
+        let absent = match self.peer {
+            Some(peer) => node.check_peer(peer),
+            None => node.check_any_peer(),
+        };
+        let ended = self.mailbox.lock().incoming.progress(self.id)?;
+        if ended.is_none() {
+            absent?;
+        }
+        Ok(ended)
+    }
+
+    fn cancel(&mut self) {
+        self.mailbox.lock().incoming.forget(self.id);
+    }
+}

@@ -1,0 +1,83 @@
+//! Messages to one peer.
+
+use std::collections::VecDeque;
+
+use super::header::{Header, Key};
+use crate::memory::View;
+use crate::shm::RingWriter;
+
+/// Messages to one peer, in the order in which they were sent.
+pub(super) struct Outgoing {
+    ring: RingWriter,
+    posted: u64,
+    waiting: VecDeque<Sending>,
+    /// A message was given up. Nothing may follow it: what comes after would be taken for it.
+    is_broken: bool,
+}
+
+struct Sending {
+    id: u64,
+    key: Key,
+    data: View,
+    /// Bytes that have been copied; `None`: not even the header.
+    copied: Option<usize>,
+}
+
+impl Outgoing {
+    pub fn new(ring: RingWriter) -> Self {
+        Outgoing { ring, posted: 0, waiting: VecDeque::new(), is_broken: false }
+    }
+
+    /// Takes a message; [`Outgoing::progress`] sends it.
+    pub fn post(&mut self, key: Key, data: &View) -> u64 {
+        self.posted += 1;
+        self.waiting.push_back(Sending { id: self.posted, key, data: *data, copied: None });
+        self.posted
+    }
+
+    /// Copies what there is room for. `Some(true)` if message `id` has left its memory, `None` if it never will.
+    pub fn progress(&mut self, id: u64) -> Option<bool> {
+        if !self.is_broken {
+            self.write();
+        }
+        match self.waiting.iter().any(|sending| sending.id == id) {
+            true if self.is_broken => None,
+            waits => Some(!waits),
+        }
+    }
+
+    fn write(&mut self) {
+        let mut moved = false;
+        while let Some(first) = self.waiting.front_mut() {
+            let copied = match first.copied {
+                Some(copied) => copied,
+                None if self.ring.room() < Header::LEN => break,
+                None => {
+                    let header = Header { key: first.key, len: first.data.len() };
+                    self.ring.write_bytes(&header.to_bytes());
+                    moved = true;
+                    0
+                }
+            };
+            let count = self.ring.write(&first.data.slice(copied..first.data.len()));
+            moved |= count > 0;
+            first.copied = Some(copied + count);
+            if copied + count < first.data.len() {
+                break;
+            }
+            self.ring.align();
+            self.waiting.pop_front();
+        }
+        if moved {
+            self.ring.show();
+        }
+    }
+
+    /// Gives the memory of a message back. Its group fails, and nothing is sent to this peer any more.
+    pub fn forget(&mut self, id: u64) {
+        if let Some(index) = self.waiting.iter().position(|sending| sending.id == id) {
+            self.is_broken = true;
+            self.waiting.remove(index);
+        }
+    }
+}

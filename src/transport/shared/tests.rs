@@ -1,0 +1,184 @@
+//! Messages between simulated ranks that share memory.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::Error;
+use crate::memory::Scratch;
+use crate::shm::{Farewell, Node};
+
+fn ranks(size: usize) -> Vec<SharedTransport> {
+    Node::simulated(size, 512).into_iter().map(|node| SharedTransport::new(&Arc::new(node))).collect()
+}
+
+fn memory(value: u8, len: usize) -> Scratch {
+    let mut scratch = Scratch::new(len);
+    scratch.view().write(&(0..len).map(|i| (i as u8).wrapping_mul(value)).collect::<Vec<_>>());
+    scratch
+}
+
+const P2P: Channel = Channel::PointToPoint;
+
+/// Tests until it has ended.
+fn finish(request: &mut Box<dyn Request>) -> Result<Arrival> {
+    for _ in 0..1000 {
+        if let Some(arrival) = request.test()? {
+            return Ok(arrival);
+        }
+    }
+    panic!("the message does not arrive")
+}
+
+#[test]
+fn a_short_message_leaves_before_it_is_received() {
+    let ranks = ranks(2);
+    let (mut sent, mut received) = (memory(3, 100), memory(0, 100));
+    let mut send = ranks[0].send(P2P, 1, 7, &sent.view()).unwrap();
+    assert_eq!(finish(&mut send).unwrap().bytes, 100);
+    let mut receive = ranks[1].receive(P2P, Some(0), 7, &received.view()).unwrap();
+    let arrival = finish(&mut receive).unwrap();
+    assert_eq!((arrival.peer, arrival.bytes), (0, 100));
+    assert_eq!(received.view().to_vec(), sent.view().to_vec());
+}
+
+#[test]
+fn a_receive_takes_its_message_past_a_longer_one_of_another_tag() {
+    let ranks = ranks(2);
+    let (mut first, mut second) = (memory(3, 3 << 20), memory(5, 1000));
+    let mut sends =
+        [ranks[0].send(P2P, 1, 1, &first.view()).unwrap(), ranks[0].send(P2P, 1, 2, &second.view()).unwrap()];
+    let (mut one, mut two) = (memory(0, 3 << 20), memory(0, 1000));
+    let mut receive = ranks[1].receive(P2P, Some(0), 2, &two.view()).unwrap();
+    let mut ended = false;
+    for _ in 0..1000 {
+        for send in &mut sends {
+            send.test().unwrap();
+        }
+        ended |= !ended && receive.test().unwrap().is_some();
+    }
+    assert!(ended && two.view().to_vec() == second.view().to_vec());
+    let mut receive = ranks[1].receive(P2P, Some(0), 1, &one.view()).unwrap();
+    finish(&mut receive).unwrap();
+    assert!(one.view().to_vec() == first.view().to_vec());
+}
+
+#[test]
+fn a_message_of_another_length_is_an_error_and_its_sender_goes_on() {
+    for (sent, expected) in [(2_000_000, 12), (8, 40)] {
+        let ranks = ranks(2);
+        let (mut out, mut into) = (memory(3, sent), memory(9, expected));
+        let mut send = ranks[0].send(P2P, 1, 0, &out.view()).unwrap();
+        let mut receive = ranks[1].receive(P2P, Some(0), 0, &into.view()).unwrap();
+        let (mut has_sent, mut result) = (false, None);
+        for _ in 0..1000 {
+            has_sent |= !has_sent && send.test().unwrap().is_some();
+            if result.is_none() {
+                result = receive.test().map_or_else(Some, |arrival| arrival.map(|_| panic!("it was accepted")));
+            }
+        }
+        assert!(has_sent, "{sent} bytes");
+        let error = result.unwrap();
+        assert!(
+            matches!(error, Error::Length { peer: 0, received, expected: e } if (received, e) == (sent as u64, expected as u64))
+        );
+        assert_eq!(into.view().to_vec(), memory(9, expected).view().to_vec());
+    }
+}
+
+#[test]
+fn a_receive_that_is_given_up_leaves_its_message_to_nobody() {
+    let ranks = ranks(2);
+    let (mut out, mut into) = (memory(3, 1 << 20), memory(1, 1 << 20));
+    let mut send = ranks[0].send(P2P, 1, 0, &out.view()).unwrap();
+    let mut receive = ranks[1].receive(P2P, Some(0), 0, &into.view()).unwrap();
+    assert!(send.test().unwrap().is_none());
+    assert!(receive.test().unwrap().is_none());
+    receive.cancel();
+    assert!(receive.test().unwrap().is_some());
+    into.view().fill(0);
+    let mut other = ranks[1].receive(P2P, Some(0), 5, &Scratch::new(0).view()).unwrap();
+    for _ in 0..100 {
+        let _ = send.test();
+        assert!(other.test().unwrap().is_none());
+    }
+    assert!(into.view().to_vec().iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn nothing_follows_a_message_that_was_given_up() {
+    for given_up in 0..3 {
+        let ranks = ranks(2);
+        let mut out: Vec<_> = (1..4).map(|value| memory(value, 1 << 20)).collect();
+        let mut sends: Vec<_> = out.iter_mut().map(|out| ranks[0].send(P2P, 1, 0, &out.view()).unwrap()).collect();
+        assert!(sends[0].test().unwrap().is_none());
+        sends[given_up].cancel();
+        assert!(sends[given_up].test().unwrap().is_some());
+        let mut into = memory(0, 1 << 20);
+        let mut receive = ranks[1].receive(P2P, Some(0), 0, &into.view()).unwrap();
+        for _ in 0..100 {
+            assert!(receive.test().unwrap().is_none());
+            for (index, send) in sends.iter_mut().enumerate().filter(|&(index, _)| index != given_up) {
+                assert!(matches!(send.test(), Err(Error::Abandoned { rank: 1 })), "message {index}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_sent_before_a_rank_left_arrives() {
+    let ranks = ranks(3);
+    let mut out = memory(3, 10);
+    finish(&mut ranks[1].send(P2P, 0, 0, &out.view()).unwrap()).unwrap();
+    ranks[1].mailbox.node.bid_farewell(&Farewell::Left);
+    let mut into = memory(0, 10);
+    for peer in [Some(1), None] {
+        let mut receive = ranks[0].receive(P2P, peer, 0, &into.view()).unwrap();
+        match peer {
+            Some(_) => assert_eq!(finish(&mut receive).unwrap().peer, 1),
+            // Another rank may still send.
+            None => assert!(receive.test().unwrap().is_none()),
+        }
+    }
+    let mut receive = ranks[0].receive(P2P, Some(1), 0, &into.view()).unwrap();
+    assert!(matches!(finish(&mut receive), Err(Error::PeerLeft { rank: 1 })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Messages of any lengths and tags, received in the order of each (sender, tag), some from anybody.
+    #[test]
+    fn order_is_kept(
+        messages in prop::collection::vec((1..3_usize, 0..3_i32, 0..200_000_usize), 1..30),
+        order in any::<u64>(),
+        from_anybody in any::<bool>(),
+    ) {
+        let ranks = ranks(3);
+        let mut out: Vec<_> = messages.iter().enumerate().map(|(i, &(.., len))| memory(i as u8 | 1, len)).collect();
+        let mut into: Vec<_> = messages.iter().map(|&(.., len)| memory(0, len)).collect();
+        let mut requests: Vec<Option<Box<dyn Request>>> = Vec::new();
+        for (index, &(peer, tag, _)) in messages.iter().enumerate() {
+            // From anybody only where each sender has tags of its own.
+            let (tag, source) = if from_anybody { (tag * 2 + peer as i32, None) } else { (tag, Some(peer)) };
+            requests.push(Some(ranks[0].receive(P2P, source, tag, &into[index].view()).unwrap()));
+            requests.push(Some(ranks[peer].send(P2P, 0, tag, &out[index].view()).unwrap()));
+        }
+        let mut random = order | 1;
+        for _ in 0..100_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let index = (random >> 33) as usize % requests.len();
+            if let Some(request) = &mut requests[index] && request.test().unwrap().is_some() {
+                requests[index] = None;
+            }
+            if requests.iter().all(Option::is_none) {
+                break;
+            }
+        }
+        prop_assert!(requests.iter().all(Option::is_none), "they do not end");
+        for (out, into) in out.iter_mut().zip(&mut into) {
+            prop_assert!(out.view().to_vec() == into.view().to_vec());
+        }
+    }
+}
