@@ -11,7 +11,8 @@ one after another (see launches.py), each with a group of its own. The ranks als
 hosts, so that what a test says about its ranks does not depend on the backend under test.
 
 Environment: RMPI_TEST_RANKS=2,4 restricts the numbers of ranks; RMPI_TEST_REPEAT=20 runs each test that often in a row;
-RMPI_TEST_BACKEND=gloo runs the tests on Gloo, to tell a wrong test from a wrong backend.
+RMPI_TEST_BACKEND=gloo runs the tests on Gloo, to tell a wrong test from a wrong backend; RMPI_TEST_NODES=separate makes
+each rank think that it is alone on its node.
 """
 
 import json

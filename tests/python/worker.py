@@ -40,6 +40,9 @@ def start_backend(plan, store):
     """Initialises the default group; returns (rank, size)."""
     timeout = timedelta(seconds=60)
     if plan["backend"] == "rmpi":
+        if os.environ.get("RMPI_TEST_NODES") == "separate":
+            # No two ranks share memory, so that everything goes over MPI.
+            os.environ["TORCH_RMPI_NODE"] = f"node of process {os.getpid()}"
         dist.init_process_group("rmpi", init_method="mpi://", timeout=timeout)
     else:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -1,0 +1,42 @@
+"""The backends side by side: one process group each, of the same ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+
+#: What can be measured. `mpi` is PyTorch's own, where it was built in.
+NAMES = ("rmpi", "gloo", "mpi", "ucc", "noop", "memcpy")
+
+
+class Unavailable(Exception):
+    """This torch does not have the backend."""
+
+
+def _register_noop() -> None:
+    # A plugin under a name of its own, so that torch does for it what it does for any backend.
+    if hasattr(dist.Backend, "NOOP"):
+        return
+    from torch._C._distributed_c10d import FakeProcessGroup
+
+    def create(common: Any, options: object) -> Any:
+        del options
+        return FakeProcessGroup._create_internal(common.group_rank, common.group_size)
+
+    dist.Backend.register_backend("noop", create, extended_api=True, devices=["cpu"])
+
+
+def create(name: str) -> dist.ProcessGroup:
+    """The group of all ranks over a backend; all ranks call it. Raises Unavailable if this torch lacks it."""
+    if name == "rmpi":
+        world = dist.group.WORLD
+        assert world is not None
+        return world
+    if name == "noop":
+        _register_noop()
+    elif (name == "mpi" and not dist.is_mpi_available()) or (name == "ucc" and not dist.is_ucc_available()):
+        raise Unavailable(f"this torch was built without {name}")
+    group = dist.new_group(backend=name)
+    assert isinstance(group, dist.ProcessGroup)
+    return group

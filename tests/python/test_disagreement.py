@@ -1,0 +1,189 @@
+"""Ranks of one node that call different things all get an error that says what each of them called, and a rank that
+waits learns who is missing and why."""
+
+import re
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+from multirank import multirank
+from scripts import run
+
+
+def calls(ctx, group):
+    """Pairs of calls that do not fit each other, and what their names in errors have to contain."""
+    four, five = torch.ones(4), torch.ones(5)
+    each = torch.ones(ctx.size)
+    return {
+        "operation": (
+            lambda: dist.all_reduce(four, group=group),
+            lambda: dist.broadcast(four, group_src=0, group=group),
+            ["all_reduce of 4 float32", "broadcast of 4 float32"],
+        ),
+        "barrier": (
+            lambda: dist.barrier(group),
+            lambda: dist.all_gather_into_tensor(torch.ones(ctx.size), torch.ones(1), group=group),
+            ["barrier", "all_gather of 1 float32"],
+        ),
+        "dtype": (
+            lambda: dist.all_reduce(four, group=group),
+            lambda: dist.all_reduce(four.int(), group=group),
+            ["4 float32", "4 int32"],
+        ),
+        "dtype of a broadcast": (
+            lambda: dist.broadcast(four, group_src=0, group=group),
+            lambda: dist.broadcast(four.int(), group_src=0, group=group),
+            ["4 float32", "4 int32"],
+        ),
+        "op": (
+            lambda: dist.all_reduce(four, group=group),
+            lambda: dist.all_reduce(four, dist.ReduceOp.MAX, group=group),
+            ["SUM", "MAX"],
+        ),
+        "count": (
+            lambda: dist.all_reduce(four, group=group),
+            lambda: dist.all_reduce(five, group=group),
+            ["4 float32", "5 float32"],
+        ),
+        "long count": (
+            lambda: dist.all_reduce(torch.ones(1_000_000), group=group),
+            lambda: dist.all_reduce(four, group=group),
+            ["1000000 float32", "4 float32"],
+        ),
+        "root": (
+            lambda: dist.broadcast(four, group_src=0, group=group),
+            lambda: dist.broadcast(four, group_src=1, group=group),
+            ["from rank 0", "from rank 1"],
+        ),
+        "root of a reduce": (
+            lambda: dist.reduce(four, group_dst=0, group=group),
+            lambda: dist.reduce(four, group_dst=1, group=group),
+            ["to rank 0", "to rank 1"],
+        ),
+        "blocks": (
+            lambda: dist.all_to_all_single(each, torch.ones(ctx.size), group=group),
+            lambda: dist.all_to_all_single(torch.ones(2 * ctx.size), torch.ones(2 * ctx.size), group=group),
+            ["sent 4 bytes|sent 8 bytes", "8 bytes were expected|4 bytes were expected"],
+        ),
+    }
+
+
+@multirank(2, 3, 4, gloo=False)
+def test_everybody_hears_what_everybody_called(ctx):
+    for case in calls(ctx, None):
+        for asynchronous in (False, True):
+            group = ctx.new_group()
+            common, odd, words = calls(ctx, group)[case]
+            call = odd if ctx.rank == ctx.size - 1 else common
+            if asynchronous:
+                # Not the first operation, and one that others are queued behind.
+                dist.barrier(group)
+            error = ctx.error_of(call)
+            assert isinstance(error, dist.DistBackendError), f"{case}: {error!r}"
+            for word in words:
+                assert re.search(word, str(error)), f"{case}: {error}"
+            with pytest.raises(dist.DistBackendError, match="can no longer be used"):
+                dist.barrier(group)
+
+
+@multirank(2, 4, gloo=False)
+def test_a_timeout_names_who_is_missing_and_what_it_did_last(ctx):
+    from datetime import timedelta
+
+    group = ctx.new_group(timeout=timedelta(seconds=1))
+    dist.all_reduce(torch.ones(3), group=group)
+    ctx.exchange()
+    if ctx.rank != 1:
+        with pytest.raises(dist.DistBackendError) as caught:
+            dist.barrier(group)
+        text = str(caught.value)
+        # The first to give up says who is missing; the others may learn of it from that one.
+        assert "rank 1 has not arrived (its last collective here was all_reduce of 3 float32" in text, text
+        assert "Timed out waiting 1000ms" in text, text
+    ctx.exchange()
+
+
+@multirank(2, 3, gloo=False)
+def test_a_failure_is_heard_by_those_who_wait(ctx):
+    group = ctx.new_group()
+    dist.barrier(group)
+    if ctx.rank == 0:
+        ctx.exchange()
+        group._get_backend(torch.device("cpu")).abort()
+        ctx.exchange()
+        return
+    works = [dist.all_reduce(torch.ones(3), group=group, async_op=True) for _ in range(2)]
+    received = dist.irecv(torch.ones(1), group=group, group_src=0)
+    ctx.exchange()
+    for work in [*works, received]:
+        with pytest.raises(dist.DistBackendError, match=r"rank 0 has failed|can no longer be used"):
+            work.wait()
+    ctx.exchange()
+
+
+@multirank(2, gloo=False)
+def test_a_rank_that_has_left_is_not_waited_for(ctx):
+    from datetime import timedelta
+
+    group = ctx.new_group(timeout=timedelta(hours=1))
+    dist.barrier(group)
+    if ctx.rank == 0:
+        dist.destroy_process_group(group)
+    else:
+        with pytest.raises(dist.DistBackendError, match="rank 0 has left the group"):
+            dist.all_reduce(torch.ones(3), group=group)
+    ctx.exchange()
+
+
+KILLED = """
+import os, signal, sys, time
+from datetime import timedelta
+import torch, torch.distributed as dist
+dist.init_process_group('rmpi', init_method='mpi://', timeout=timedelta(minutes=30))
+rank = dist.get_rank()
+groups = [dist.new_group() for _ in range(3)]
+dist.barrier()
+if rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+begun = time.monotonic()
+waiting = [
+    lambda: dist.all_reduce(torch.ones(5)),
+    lambda: dist.recv(torch.ones(5), 1, group=groups[0]),
+    lambda: dist.recv(torch.ones(5), None, group=groups[1]),
+    lambda: dist.all_reduce(torch.ones(1_000_000), group=groups[2], async_op=True).wait(),
+]
+for wait in waiting:
+    try:
+        wait()
+    except dist.DistBackendError as error:
+        print('HEARD', 'rank 1' in str(error) and 'has died' in str(error), flush=True)
+print(f'TOOK {time.monotonic() - begun:.2f}', flush=True)
+os._exit(0)
+"""
+
+
+def survivors():
+    """What makes this MPI's launcher leave the other ranks alive when one dies, or why it cannot."""
+    from torch_rmpi._build_info import MPI_LIBRARY_VERSION as version
+
+    if version.startswith("Open MPI v5"):
+        return ["--with-ft", "ulfm"]
+    if version.startswith("MPICH"):
+        return ["-disable-auto-cleanup"]
+    return None
+
+
+def test_a_killed_rank_is_named_at_once(tmp_path):
+    import sys
+
+    options = survivors()
+    if options is None:
+        pytest.skip("unavailable: the launcher of this MPI ends all ranks when one dies")
+    command = [sys.executable, "-m", "torch_rmpi.run", "-n", "3", *options, "--"]
+    begun = time.monotonic()
+    ended = run(tmp_path, KILLED, command=command)
+    # Each of four waits may take a second: with margin for busy machines, and far from any timeout.
+    assert ended.printed("HEARD") == ["True"] * 8, ended.output
+    assert len(ended.printed("TOOK")) == 2, ended.output
+    assert time.monotonic() - begun < 60, ended.output
