@@ -259,7 +259,11 @@ impl Group {
 
     /// Issues an operation and waits for its end.
     pub fn run(&self, invocation: &Invocation<'_>) -> Result<Outcome> {
-        let operation = self.issue(invocation, None, Box::new(Nobody), true)?;
+        self.run_for(invocation, None)
+    }
+
+    fn run_for(&self, invocation: &Invocation<'_>, timeout: Option<Duration>) -> Result<Outcome> {
+        let operation = self.issue(invocation, timeout, Box::new(Nobody), true)?;
         while !self.wait(&operation, None) {}
         match operation.result() {
             Some(result) => result.clone(),

@@ -60,7 +60,10 @@ impl Group {
         let views: Vec<_> = (0..=self.size()).map(|index| memory.slice(index * LEN..(index + 1) * LEN)).collect();
         let (input, outputs) = (&views[self.size()..], &views[..self.size()]);
         input[0].write(&own);
-        let _scratch = self.run_with(&Invocation::new(Call::AllGather, input, outputs), scratch)?;
+        // A rank that cannot share memory says so at once, while others wait for it.
+        let timeout = self.timeout().max(2 * PATIENCE);
+        let invocation = Invocation::new(Call::AllGather, input, outputs);
+        let _scratch = self.run_with(&invocation, Some(timeout), scratch)?;
         let bytes = |view: &View| {
             let mut bytes = [0; LEN];
             view.read(&mut bytes);
@@ -70,8 +73,13 @@ impl Group {
     }
 
     /// As [`Group::run`], with views of `scratch`, which comes back. After a failure MPI may still use it: it is leaked.
-    pub(super) fn run_with(&self, invocation: &Invocation<'_>, scratch: Scratch) -> Result<Scratch> {
-        match self.run(invocation) {
+    pub(super) fn run_with(
+        &self,
+        invocation: &Invocation<'_>,
+        timeout: Option<Duration>,
+        scratch: Scratch,
+    ) -> Result<Scratch> {
+        match self.run_for(invocation, timeout) {
             Ok(_) => Ok(scratch),
             Err(error) => {
                 std::mem::forget(scratch);

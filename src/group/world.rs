@@ -47,13 +47,13 @@ fn broadcast_text(group: &Group, payload: &str) -> Result<String> {
     let mut header = Scratch::new(size_of::<u64>());
     header.view().write(&(payload.len() as u64).to_le_bytes());
     let view = header.view();
-    let mut header = group.run_with(&Invocation::new(call, &[], &[view]), header)?;
+    let mut header = group.run_with(&Invocation::new(call, &[], &[view]), None, header)?;
     let bytes: [u8; 8] = header.view().to_vec().try_into().map_err(|_| Error::Internal("8 bytes".to_owned()))?;
     let mut text = Scratch::new(u64::from_le_bytes(bytes) as usize);
     if group.rank() == 0 {
         text.view().write(payload.as_bytes());
     }
     let view = text.view();
-    let mut text = group.run_with(&Invocation::new(call, &[], &[view]), text)?;
+    let mut text = group.run_with(&Invocation::new(call, &[], &[view]), None, text)?;
     String::from_utf8(text.view().to_vec()).map_err(|error| Error::Internal(error.to_string()))
 }

@@ -104,6 +104,8 @@ pub struct Meeting {
 impl Meeting {
     /// Opens the socket. Peers may come from now on.
     pub fn open() -> Result<Meeting> {
+        // Whoever has none cannot come, and should not make the others wait.
+        own_doorbell()?;
         let mut token = Token::default();
         rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()).map_err(failed("getrandom"))?;
         let listener = UnixListener::bind_addr(&address(&token)?).map_err(io_failed("a socket for descriptors"))?;

@@ -104,7 +104,20 @@ impl Incoming {
     }
 
     /// Ends a receive whose memory is wanted back.
+    pub fn cancel(&mut self, id: u64) {
+        if let Some(mut receiving) = self.remove(id) {
+            receiving.buffer = View::empty();
+            receiving.state = State::Ended(Ok(Arrival { peer: 0, bytes: 0 }));
+            self.receives.push_back(receiving);
+        }
+    }
+
+    /// Knows nothing of a receive any more. What is on its way to it goes nowhere.
     pub fn forget(&mut self, id: u64) {
+        self.remove(id);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Receiving> {
         for stream in &mut self.streams {
             if let Some(current) = &mut stream.current
                 && matches!(current.target, Target::Receive(target) | Target::Refused(target) if target == id)
@@ -112,9 +125,7 @@ impl Incoming {
                 current.target = Target::Nowhere;
             }
         }
-        if let Some(index) = self.index(id) {
-            self.receives[index].state = State::Ended(Ok(Arrival { peer: 0, bytes: 0 }));
-        }
+        self.index(id).and_then(|index| self.receives.remove(index))
     }
 
     fn index(&self, id: u64) -> Option<usize> {

@@ -90,12 +90,20 @@ impl Request for Send {
             Some(true) => Ok(Some(Arrival { peer: self.peer, bytes: self.len as u64 })),
             // The peer makes no more room once it has gone.
             Some(false) => self.mailbox.node.check_peer(self.peer).map(|()| None),
-            None => Err(Error::Abandoned { rank: self.peer }),
+            // A peer that has gone is the better reason.
+            None => self.mailbox.node.check_peer(self.peer).and(Err(Error::Abandoned { rank: self.peer })),
         }
     }
 
     fn cancel(&mut self) {
         self.mailbox.lock().outgoing[self.peer].forget(self.id);
+    }
+}
+
+impl Drop for Send {
+    /// However it ended: its memory may be gone from now on.
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
@@ -121,6 +129,13 @@ impl Request for Receive {
     }
 
     fn cancel(&mut self) {
+        self.mailbox.lock().incoming.cancel(self.id);
+    }
+}
+
+impl Drop for Receive {
+    /// See [`Send`].
+    fn drop(&mut self) {
         self.mailbox.lock().incoming.forget(self.id);
     }
 }

@@ -11,8 +11,8 @@ pub(super) struct Outgoing {
     ring: RingWriter,
     posted: u64,
     waiting: VecDeque<Sending>,
-    /// A message was given up. Nothing may follow it: what comes after would be taken for it.
-    is_broken: bool,
+    /// The last message that may be sent: the one after it was given up, and what follows would be taken for that.
+    last: u64,
 }
 
 struct Sending {
@@ -25,7 +25,7 @@ struct Sending {
 
 impl Outgoing {
     pub fn new(ring: RingWriter) -> Self {
-        Outgoing { ring, posted: 0, waiting: VecDeque::new(), is_broken: false }
+        Outgoing { ring, posted: 0, waiting: VecDeque::new(), last: u64::MAX }
     }
 
     /// Takes a message; [`Outgoing::progress`] sends it.
@@ -37,18 +37,16 @@ impl Outgoing {
 
     /// Copies what there is room for. `Some(true)` if message `id` has left its memory, `None` if it never will.
     pub fn progress(&mut self, id: u64) -> Option<bool> {
-        if !self.is_broken {
-            self.write();
-        }
+        self.write();
         match self.waiting.iter().any(|sending| sending.id == id) {
-            true if self.is_broken => None,
+            true if id > self.last => None,
             waits => Some(!waits),
         }
     }
 
     fn write(&mut self) {
         let mut moved = false;
-        while let Some(first) = self.waiting.front_mut() {
+        while let Some(first) = self.waiting.front_mut().filter(|first| first.id <= self.last) {
             let copied = match first.copied {
                 Some(copied) => copied,
                 None if self.ring.room() < Header::LEN => break,
@@ -73,11 +71,16 @@ impl Outgoing {
         }
     }
 
-    /// Gives the memory of a message back. Its group fails, and nothing is sent to this peer any more.
+    /// Gives the memory of a message back, if it has not left it. Its group fails, and no later message is sent.
     pub fn forget(&mut self, id: u64) {
         if let Some(index) = self.waiting.iter().position(|sending| sending.id == id) {
-            self.is_broken = true;
+            self.last = self.last.min(id - 1);
             self.waiting.remove(index);
         }
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 }

@@ -112,18 +112,58 @@ fn nothing_follows_a_message_that_was_given_up() {
         let ranks = ranks(2);
         let mut out: Vec<_> = (1..4).map(|value| memory(value, 1 << 20)).collect();
         let mut sends: Vec<_> = out.iter_mut().map(|out| ranks[0].send(P2P, 1, 0, &out.view()).unwrap()).collect();
+        let mut into: Vec<_> = (1..4).map(|_| memory(0, 1 << 20)).collect();
+        let mut receives: Vec<_> =
+            into.iter_mut().map(|into| ranks[1].receive(P2P, Some(0), 0, &into.view()).unwrap()).collect();
         assert!(sends[0].test().unwrap().is_none());
         sends[given_up].cancel();
         assert!(sends[given_up].test().unwrap().is_some());
-        let mut into = memory(0, 1 << 20);
-        let mut receive = ranks[1].receive(P2P, Some(0), 0, &into.view()).unwrap();
+        let mut sent = [false; 3];
+        let mut received = [false; 3];
         for _ in 0..100 {
-            assert!(receive.test().unwrap().is_none());
-            for (index, send) in sends.iter_mut().enumerate().filter(|&(index, _)| index != given_up) {
-                assert!(matches!(send.test(), Err(Error::Abandoned { rank: 1 })), "message {index}");
+            for index in (0..3).filter(|&index| index != given_up) {
+                match (index > given_up, sent[index]) {
+                    (true, _) => assert!(matches!(sends[index].test(), Err(Error::Abandoned { rank: 1 }))),
+                    (false, false) => sent[index] = sends[index].test().unwrap().is_some(),
+                    (false, true) => {}
+                }
+            }
+            for index in 0..3 {
+                received[index] = received[index] || receives[index].test().unwrap().is_some();
             }
         }
+        for index in 0..3 {
+            assert_eq!((index < given_up, index < given_up), (sent[index], received[index]), "message {index}");
+            assert!(!received[index] || into[index].view().to_vec() == out[index].view().to_vec());
+        }
     }
+}
+
+#[test]
+fn the_memory_of_a_receive_that_has_failed_is_left_alone() {
+    let ranks = ranks(3);
+    let (mut out, mut failed, mut other) = (memory(3, 1000), memory(1, 1000), memory(1, 1000));
+    let mut first = ranks[0].receive(P2P, None, 0, &failed.view()).unwrap();
+    let mut second = ranks[0].receive(P2P, Some(2), 0, &other.view()).unwrap();
+    ranks[1].mailbox.node.bid_farewell(&Farewell::Failed(crate::error::Kind::Backend, "aborted".to_owned()));
+    assert!(matches!(first.test(), Err(Error::PeerFailed { rank: 1, .. })));
+    drop(first);
+    finish(&mut ranks[2].send(P2P, 0, 0, &out.view()).unwrap()).unwrap();
+    assert_eq!(finish(&mut second).unwrap().peer, 2);
+    assert_eq!(other.view().to_vec(), out.view().to_vec());
+    assert_eq!(failed.view().to_vec(), memory(1, 1000).view().to_vec());
+}
+
+#[test]
+fn the_memory_of_a_send_that_has_failed_is_left_alone() {
+    let ranks = ranks(2);
+    let (mut first, mut second) = (memory(3, 1 << 20), memory(5, 1 << 20));
+    let mut sends = [&mut first, &mut second].map(|out| ranks[0].send(P2P, 1, 0, &out.view()).unwrap());
+    assert!(sends[0].test().unwrap().is_none());
+    ranks[1].mailbox.node.bid_farewell(&Farewell::Left);
+    assert!(sends.iter_mut().all(|send| matches!(send.test(), Err(Error::PeerLeft { rank: 1 }))));
+    drop(sends);
+    assert!(ranks[0].mailbox.lock().outgoing[1].is_empty());
 }
 
 #[test]
