@@ -1,13 +1,15 @@
-"""The collectives once more, with each rank alone on its node: everything goes over MPI."""
+"""The operations once more, with each rank alone on its node: everything goes over MPI."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 import pytest
-from processes import BACKEND, environment
+from processes import BACKEND, Job
+from scripts import end, run
 
 HERE = Path(__file__).resolve().parent
+LIMIT = 400.0 * float(os.environ.get("RMPI_TEST_PATIENCE", "1"))
 OPERATIONS = (
     "all_gather",
     "all_reduce",
@@ -26,18 +28,33 @@ OPERATIONS = (
     "timeouts",
 )
 
+pytestmark = pytest.mark.skipif(BACKEND != "rmpi", reason="about nodes as rmpi sees them")
 
-@pytest.mark.skipif(BACKEND != "rmpi", reason="about nodes as rmpi sees them")
-def test_operations_where_no_two_ranks_share_memory():
+
+def test_operations_where_no_two_ranks_share_memory(tmp_path):
     files = [str(HERE / f"test_{name}.py") for name in OPERATIONS]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
-    ended = subprocess.run(
-        command,
-        env=environment(RMPI_TEST_NODES="separate", RMPI_TEST_RANKS="3,4"),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
-    assert " passed" in ended.stdout
+    job = Job([(command, {"RMPI_TEST_NODES": "separate", "RMPI_TEST_RANKS": "2,3,4"})], tmp_path / "output.log")
+    ended = end(job, limit=LIMIT)
+    assert ended.code == 0, ended.output[-8000:]
+    assert " passed" in ended.output
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_the_variable_separates_ranks(tmp_path, separate):
+    source = f"""
+    import os
+    if {separate}:
+        os.environ["TORCH_RMPI_NODE"] = str(os.getpid())
+    import torch, torch.distributed as dist
+    dist.init_process_group("rmpi", init_method="mpi://")
+    tensor = torch.ones(3)
+    dist.all_reduce(tensor)
+    assert tensor[0] == dist.get_world_size()
+    dist.destroy_process_group()
+    """
+    ended = run(tmp_path, source, env={"TORCH_RMPI_LOG": "info"})
+    assert ended.code == 0, ended.output
+    groups = [line for line in ended.output.splitlines() if 'group "0": rank' in line]
+    assert len(groups) == 2, ended.output
+    assert all(("shared memory" in line) != separate for line in groups), groups

@@ -72,19 +72,40 @@ def calls(ctx, group):
 @multirank(2, 3, 4, gloo=False)
 def test_everybody_hears_what_everybody_called(ctx):
     for case in calls(ctx, None):
-        for asynchronous in (False, True):
-            group = ctx.new_group()
-            common, odd, words = calls(ctx, group)[case]
-            call = odd if ctx.rank == ctx.size - 1 else common
-            if asynchronous:
-                # Not the first operation, and one that others are queued behind.
-                dist.barrier(group)
-            error = ctx.error_of(call)
-            assert isinstance(error, dist.DistBackendError), f"{case}: {error!r}"
-            for word in words:
-                assert re.search(word, str(error)), f"{case}: {error}"
-            with pytest.raises(dist.DistBackendError, match="can no longer be used"):
-                dist.barrier(group)
+        group = ctx.new_group()
+        common, odd, words = calls(ctx, group)[case]
+        error = ctx.error_of(odd if ctx.rank == ctx.size - 1 else common)
+        assert isinstance(error, dist.DistBackendError), f"{case}: {error!r}"
+        for word in words:
+            assert re.search(word, str(error)), f"{case}: {error}"
+        with pytest.raises(dist.DistBackendError, match="can no longer be used"):
+            dist.barrier(group)
+
+
+@multirank(2, 3, 4, gloo=False)
+def test_what_is_queued_behind_a_disagreement_fails_with_it(ctx):
+    group = ctx.new_group()
+    good = torch.full((3,), float(ctx.rank))
+    before = dist.all_reduce(good, group=group, async_op=True)
+    count = 4 if ctx.rank == 0 else 5
+    wrong = dist.all_reduce(torch.ones(count), group=group, async_op=True)
+    works, errors = [], []
+    for _ in range(3):
+        # The group may have failed by now.
+        try:
+            works.append(dist.all_reduce(torch.ones(3), group=group, async_op=True))
+        except dist.DistBackendError as error:
+            errors.append(error)
+    before.wait()
+    assert good[0] == sum(range(ctx.size))
+    with pytest.raises(dist.DistBackendError, match="rank 0 called all_reduce of 4 float32"):
+        wrong.wait()
+    for work in works:
+        with pytest.raises(dist.DistBackendError) as caught:
+            work.wait()
+        errors.append(caught.value)
+    assert len(errors) == 3
+    assert all("rank 0 called all_reduce of 4 float32" in str(error) for error in errors), errors
 
 
 @multirank(2, 4, gloo=False)

@@ -305,11 +305,14 @@ def test_an_exception_while_a_callback_runs(tmp_path, what):
     source = f"""
 def work():
     return dist.irecv(torch.ones(1), 1 - rank)
-dist.all_reduce(torch.ones(2), async_op=True).get_future().then(lambda _: {what})
+# It ends after the callback was attached, which so does not run here.
+received = dist.irecv(torch.ones(2), 1 - rank, tag=9)
+received.get_future().then(lambda _: {what})
+dist.send(torch.ones(2), 1 - rank, tag=9)
 time.sleep(0.5)
 raise RuntimeError("mine")
 """
-    ended = run(tmp_path, INIT + source, limit=30)
+    ended = run(tmp_path, INIT + source)
     assert ended.code == 1, ended.output
     assert "mine" in ended.output
     assert "terminate called" not in ended.output, ended.output

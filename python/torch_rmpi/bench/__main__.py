@@ -6,6 +6,7 @@ Started by hand, it starts its own ranks; under mpirun or torch_rmpi.run it is o
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,21 @@ def size(text: str) -> int:
     if not number.isdigit() or int(number) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4, 64K or 16M")
     return int(number) * _UNITS[unit]
+
+
+def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """A type for a number above 0."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+        return value
+
+    return parse
 
 
 def names(known: Sequence[str]) -> Callable[[str], list[str]]:
@@ -57,8 +73,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--sizes", type=lambda text: [size(part) for part in text.split(",")], default=SIZES)
     options.add_argument("--dtypes", type=names(list(operations.DTYPES)), default="float32")
     options.add_argument("--backends", type=names(groups.NAMES), default="rmpi,gloo,noop,memcpy")
-    options.add_argument("--seconds", type=float, default=0.3, help="time for each measured value (0.3)")
-    options.add_argument("--rounds", type=int, default=5, help="in how many turns backends take theirs (5)")
+    options.add_argument("--seconds", type=positive(float), default=0.3, help="time for each measured value (0.3)")
+    options.add_argument("--rounds", type=positive(int), default=5, help="in how many turns backends take theirs (5)")
     options.add_argument("--json", type=Path, help="write the results there")
     options.add_argument("--plot", type=Path, help="write a log-log plot there (PNG; needs matplotlib)")
     options.add_argument("--compare", type=Path, metavar="OLD.json", help="print the ratio to these results")
@@ -70,15 +86,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
+    # Before it takes minutes to find out.
+    if options.compare is not None:
+        results.load(options.compare)
+    if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit("--plot needs matplotlib: python -m pip install matplotlib")
     if _launcher_env.detect() is None:
         if options.ranks < 2:
             parser().error("there is nothing to communicate with fewer than 2 ranks")
         if options.progress == "auto" and sys.stderr.isatty():
             # The ranks' own standard error is a pipe.
             arguments += ["--progress", "always"]
-        # Read before it takes minutes to find out that it is not there.
-        if options.compare is not None:
-            results.load(options.compare)
         return run.main(["-n", str(options.ranks), "-m", "torch_rmpi.bench", *arguments])
     from torch_rmpi.bench import session
 

@@ -24,14 +24,14 @@ DTYPES = {
 
 #: Buffers are rotated among at most so many, and so many bytes.
 _MOST_BUFFERS = 8
-_MOST_BYTES = 512 << 20
+_MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class Operation:
     """An operation, and how its bandwidth is counted."""
 
-    #: Makes the buffers for elements of a dtype and a number of bytes.
+    #: Makes the buffers for elements of a dtype and a number of bytes, which `whole` has given.
     prepare: Callable[[dist.ProcessGroup, torch.dtype, int], Step]
     #: Bytes that algbw counts, as a multiple of the size, for a number of ranks.
     data: Callable[[int], float]
@@ -44,60 +44,65 @@ def rotation(size: int) -> int:
     return max(2, min(_MOST_BUFFERS, _MOST_BYTES // max(size, 1)))
 
 
-def _elements(dtype: torch.dtype, size: int) -> int:
-    return max(1, size // dtype.itemsize)
+def whole(op: str, dtype: torch.dtype, size: int, ranks: int) -> int:
+    """The bytes that are moved where `size` is asked for: whole elements, of all_to_all at least one for each rank."""
+    unit = dtype.itemsize * (ranks if op == "all_to_all" else 1)
+    return max(1, size // unit) * unit
 
 
-def _tensors(dtype: torch.dtype, count: int, size: int) -> list[Tensor]:
+def _tensors(dtype: torch.dtype, count: int, largest: int = 0) -> list[Tensor]:
+    """Tensors of so many elements; as many as there are of `largest` elements in the same operation."""
     # Ones stay ones or grow slowly: no denormal or infinite number slows anything down.
-    return [torch.ones(count, dtype=dtype) for _ in range(rotation(size))]
+    return [torch.ones(count, dtype=dtype) for _ in range(rotation(max(count, largest) * dtype.itemsize))]
 
 
 def _all_reduce(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
     # MAX and SUM cost the same, and with MAX the values stay what they are.
-    tensors = _tensors(dtype, _elements(dtype, size), size)
+    tensors = _tensors(dtype, size // dtype.itemsize)
     return lambda turn: dist.all_reduce(tensors[turn % len(tensors)], dist.ReduceOp.MAX, group=group)
 
 
 def _all_reduce_sum(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
-    tensors = [tensor.zero_() for tensor in _tensors(dtype, _elements(dtype, size), size)]
+    tensors = [tensor.zero_() for tensor in _tensors(dtype, size // dtype.itemsize)]
     return lambda turn: dist.all_reduce(tensors[turn % len(tensors)], group=group)
 
 
 def _broadcast(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
-    tensors = _tensors(dtype, _elements(dtype, size), size)
+    tensors = _tensors(dtype, size // dtype.itemsize)
     return lambda turn: dist.broadcast(tensors[turn % len(tensors)], group_src=0, group=group)
 
 
 def _reduce(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
-    tensors = [tensor.zero_() for tensor in _tensors(dtype, _elements(dtype, size), size)]
+    tensors = [tensor.zero_() for tensor in _tensors(dtype, size // dtype.itemsize)]
     return lambda turn: dist.reduce(tensors[turn % len(tensors)], group_dst=0, group=group)
 
 
 def _all_gather(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
-    count = _elements(dtype, size)
-    inputs, outputs = _tensors(dtype, count, size), _tensors(dtype, count * group.size(), size)
+    count = size // dtype.itemsize
+    total = count * group.size()
+    inputs, outputs = _tensors(dtype, count, total), _tensors(dtype, total)
     return lambda turn: dist.all_gather_into_tensor(
         outputs[turn % len(outputs)], inputs[turn % len(inputs)], group=group
     )
 
 
 def _reduce_scatter(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
-    count = _elements(dtype, size)
-    inputs, outputs = _tensors(dtype, count * group.size(), size), _tensors(dtype, count, size)
+    count = size // dtype.itemsize
+    total = count * group.size()
+    inputs, outputs = _tensors(dtype, total), _tensors(dtype, count, total)
     return lambda turn: dist.reduce_scatter_tensor(
         outputs[turn % len(outputs)], inputs[turn % len(inputs)], group=group
     )
 
 
 def _all_to_all(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
-    count = max(1, _elements(dtype, size) // group.size()) * group.size()
-    inputs, outputs = _tensors(dtype, count, size), _tensors(dtype, count, size)
+    count = size // dtype.itemsize
+    inputs, outputs = _tensors(dtype, count), _tensors(dtype, count)
     return lambda turn: dist.all_to_all_single(outputs[turn % len(outputs)], inputs[turn % len(inputs)], group=group)
 
 
 def _sendrecv(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
-    tensors = _tensors(dtype, _elements(dtype, size), size)
+    tensors = _tensors(dtype, size // dtype.itemsize)
     rank = group.rank()
     peer = rank ^ 1
     if peer >= group.size():
@@ -125,8 +130,8 @@ def _barrier(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
 
 def copy(dtype: torch.dtype, size: int) -> Step:
     """`dst.copy_(src)` of so many bytes."""
-    count = _elements(dtype, size)
-    sources, targets = _tensors(dtype, count, size), _tensors(dtype, count, size)
+    count = size // dtype.itemsize
+    sources, targets = _tensors(dtype, count), _tensors(dtype, count)
     return lambda turn: targets[turn % len(targets)].copy_(sources[turn % len(sources)])
 
 

@@ -8,18 +8,15 @@ from torch_rmpi.bench.results import Report
 
 
 def save(report: Report, path: Path) -> None:
-    """Writes a PNG. Raises SystemExit if matplotlib is missing."""
-    try:
-        import matplotlib as mpl
+    """Writes a PNG."""
+    import matplotlib as mpl
 
-        mpl.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise SystemExit(f"--plot needs matplotlib (python -m pip install matplotlib): {error}") from error
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
 
     panels = list(dict.fromkeys((result.op, result.dtype) for result in report.results))
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
+    columns = max(1, min(3, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3.6 * rows), layout="constrained", squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()

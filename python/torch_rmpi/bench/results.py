@@ -43,6 +43,9 @@ def summarize(op: str, dtype: str, size: int, backend: str, ranks: int, duration
     median = statistics.median(ordered)
     p99 = ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)]
     operation = OPERATIONS[op]
+    if backend == "memcpy":
+        copied = size / median / 1e3
+        return Result(op, dtype, size, backend, median, p99, len(ordered), copied, copied)
     algbw = size * operation.data(ranks) / median / 1e3
     return Result(op, dtype, size, backend, median, p99, len(ordered), algbw, algbw * operation.bus(ranks))
 

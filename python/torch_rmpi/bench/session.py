@@ -52,14 +52,19 @@ def steps(op: str, dtype: str, size: int, available: dict[str, dist.ProcessGroup
 
 
 def _works(step: Callable[[int], object]) -> bool:
-    # Refusals come before anything moves, and on every rank alike.
+    """Whether the backend has the operation; all ranks find the same."""
+    refusal = None
     try:
         step(0)
+    except dist.DistError:
+        raise
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        if dist.get_rank() == 0:
-            sys.stderr.write(f"not measured: {str(error).splitlines()[0]}\n")
-        return False
-    return True
+        refusal = error
+    works = torch.tensor(refusal is None)
+    dist.all_reduce(works, dist.ReduceOp.MIN)
+    if refusal is not None and dist.get_rank() == 0:
+        sys.stderr.write(f"not measured: {str(refusal).splitlines()[0]}\n")
+    return bool(works)
 
 
 def open_groups(names: list[str]) -> dict[str, dist.ProcessGroup | None]:
@@ -81,7 +86,12 @@ def run(options: argparse.Namespace) -> int:
     ranks, first = dist.get_world_size(), dist.get_rank() == 0
     available = open_groups(options.backends)
     report = results.Report(ranks, results.machine())
-    cases = [(op, dtype, size) for op in options.ops for dtype in options.dtypes for size in options.sizes]
+    cases = [
+        (op, dtype, operations.whole(op, operations.DTYPES[dtype], size, ranks))
+        for op in options.ops
+        for dtype in options.dtypes
+        for size in options.sizes
+    ]
     bar = Bar(len(cases) * len(available) * options.rounds, first and options.progress == "always")
     for op, dtype, size in cases:
         bar.text = f"{op} {dtype} {results.human(size)}"
