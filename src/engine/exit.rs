@@ -76,9 +76,9 @@ extern "C" fn leave(status: c_int, _: *mut c_void) {
     }
     if !engine.drain(grace) {
         // A receive that no peer has matched can be taken back; a send that has begun cannot.
-        engine.command(Command::EndAll("the process ends"));
+        engine.command(Command::EndAll("the process has come to its end, with operations that no peer had matched"));
     }
-    if !engine.drain(RELEASE) {
+    if !engine.drain(RELEASE) || engine.lock().has_lost {
         eprintln!(
             "torch-rmpi: this process ends while messages are still under way that no peer has matched; it leaves \
              without MPI_Finalize, and exits with status 1. Wait for every work, and call destroy_process_group"
@@ -86,6 +86,7 @@ extern "C" fn leave(status: c_int, _: *mut c_void) {
         // SAFETY: ends the process. Handlers that come later could only wait for peers that never come.
         unsafe { libc::_exit(1) }
     }
+    crate::shm::leave_all();
     if let Err(error) = engine.close(|failed| {
         if failed {
             leave_after(FINALIZE_AFTER_FAILURE);

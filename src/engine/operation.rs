@@ -78,6 +78,11 @@ impl Operation {
         self.issued.checked_add(self.timeout)
     }
 
+    /// Whether it only waits for a message: nobody misses it if it is given up.
+    pub(super) fn is_receive(&self) -> bool {
+        self.name == "recv"
+    }
+
     pub(crate) fn lane(&self) -> &Arc<Lane> {
         &self.lane
     }

@@ -86,6 +86,8 @@ pub(super) struct Progress {
     eager: Arc<Eager>,
     /// An operation has failed by itself, and its group with it.
     pub has_failed: bool,
+    /// An operation that peers may count on was given up at the process's end.
+    pub has_lost: bool,
     /// The process has ended its communication.
     pub closed: bool,
 }
@@ -110,6 +112,7 @@ impl Progress {
             Command::EndAll(cause) => {
                 // Queued operations end with the one before them, whose lane fails.
                 for task in std::mem::take(&mut self.running) {
+                    self.has_lost |= !task.operation.is_receive();
                     let group = task.operation.lane().name().to_owned();
                     self.end(task, Err(Error::GroupFailed { group, cause: cause.to_owned() }), ended);
                 }

@@ -31,12 +31,14 @@ impl Group {
         if all_here && cards.len() > 1 && cards.len() <= MOST {
             let node = meeting
                 .ok_or_else(|| Error::Internal("a card without a meeting".to_owned()))
-                .and_then(|meeting| meeting.join(&cards, self.rank(), CAPACITY, Instant::now() + PATIENCE))
+                .and_then(|meeting| {
+                    meeting.join(&cards, self.rank(), CAPACITY, Instant::now() + PATIENCE.min(self.timeout()))
+                })
                 .inspect_err(|error| log::warn!("group \"{}\": {error}", self.lane.name()))
                 .ok();
             let everybody = self.exchange([u8::from(node.is_some())])?.iter().all(|&[met]| met == 1);
             if everybody && let Some(node) = node {
-                self.share(Arc::new(node));
+                self.share(node);
             }
         }
         // The user's first collective is number 0.

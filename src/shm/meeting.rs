@@ -121,7 +121,7 @@ impl Meeting {
     /// Meets the ranks whose cards are those of this node; `cards[r]` is that of rank r of the group, in which this
     /// process is `rank`. All of them call it, with the same `capacity` (the bytes of a slot). Blocks until they have, or
     /// `deadline` has passed.
-    pub fn join(self, cards: &[Card], rank: usize, capacity: usize, deadline: Instant) -> Result<Node> {
+    pub fn join(self, cards: &[Card], rank: usize, capacity: usize, deadline: Instant) -> Result<Arc<Node>> {
         let on_node: Vec<usize> = (0..cards.len()).filter(|&other| cards[other].is_on_node_of(&self.card)).collect();
         let Some(own) = on_node.iter().position(|&other| other == rank) else {
             return Err(Error::Internal(format!("the card of rank {rank} is of another node")));
@@ -144,7 +144,7 @@ impl Meeting {
             let doorbell = if index == own { None } else { Some(peer_doorbell(process, descriptor.as_fd())?) };
             members.push(Member { group_rank, process, doorbell });
         }
-        Ok(Node::new(Arc::new(segment), layout, own, members, own_doorbell()?))
+        Ok(Arc::new(Node::new(Arc::new(segment), layout, own, members, own_doorbell()?)).register())
     }
 
     /// Collects everybody's doorbell, and gives everybody all of them, after the segment. Returns the doorbells.
@@ -160,7 +160,9 @@ impl Meeting {
                     present += 1;
                 }
                 Ok((index, _)) => log::warn!("a process came as rank {index} of a node of {size}, and was sent away"),
-                Err(error) => log::warn!("a process was sent away: {error}"),
+                Err(Greeting::Stranger(error)) => log::warn!("a process was sent away: {error}"),
+                // It will not come again: nobody shall wait for it.
+                Err(Greeting::Failed(error)) => return Err(error),
             }
         }
         let mut doorbells = vec![doorbell.try_clone_to_owned().map_err(io_failed("dup"))?];
@@ -177,17 +179,25 @@ impl Meeting {
     }
 
     /// Who has come.
-    fn greet(&self, stream: &UnixStream, deadline: Instant) -> Result<(usize, OwnedFd)> {
-        let peer = sockopt::socket_peercred(stream).map_err(failed("getsockopt(SO_PEERCRED)"))?;
+    fn greet(&self, stream: &UnixStream, deadline: Instant) -> Result<(usize, OwnedFd), Greeting> {
+        let stranger = Greeting::Stranger;
+        let peer = sockopt::socket_peercred(stream).map_err(failed("getsockopt(SO_PEERCRED)")).map_err(stranger)?;
         if peer.uid != rustix::process::geteuid() {
-            return Err(Error::Unavailable("it belongs to another user".to_owned()));
+            return Err(stranger(Error::Unavailable("it belongs to another user".to_owned())));
         }
-        let limit = remaining(deadline)?.min(PATIENCE);
-        stream.set_read_timeout(Some(limit)).map_err(io_failed("setsockopt"))?;
+        let limit = remaining(deadline).map_err(Greeting::Failed)?.min(PATIENCE);
+        stream.set_read_timeout(Some(limit)).map_err(io_failed("setsockopt")).map_err(stranger)?;
         let mut hello = [0; 24];
-        let mut descriptors = receive(stream, &mut hello)?;
-        if hello[..16] != self.card.token || descriptors.len() != 1 {
-            return Err(Error::Unavailable("it does not belong to this group".to_owned()));
+        let mut descriptors = receive(stream, &mut hello).map_err(stranger)?;
+        if hello[..16] != self.card.token {
+            return Err(stranger(Error::Unavailable("it does not belong to this group".to_owned())));
+        }
+        if descriptors.len() != 1 {
+            return Err(Greeting::Failed(Error::Unavailable(
+                "shared memory is not available: a descriptor of a rank did not arrive; is the limit of open files \
+                 (ulimit -n) reached?"
+                    .to_owned(),
+            )));
         }
         let mut index = [0; 8];
         index.copy_from_slice(&hello[16..]);
@@ -220,6 +230,14 @@ impl Meeting {
         }
         Ok(descriptors)
     }
+}
+
+/// Why somebody who has come is not taken in.
+enum Greeting {
+    /// It does not belong here.
+    Stranger(Error),
+    /// It does, but the ranks of this node cannot share memory.
+    Failed(Error),
 }
 
 /// The doorbell of this process.

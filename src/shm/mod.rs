@@ -18,7 +18,7 @@ mod segment;
 pub use board::Farewell;
 pub use doorbell::{Doorbell, Sleeper};
 pub use meeting::{Card, Meeting, own_doorbell};
-pub use node::{Announcement, Node, Round};
+pub use node::{Announcement, Node, Round, leave_all};
 pub use ring::{RingReader, RingWriter, UNIT};
 pub use segment::Segment;
 

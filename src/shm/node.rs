@@ -6,7 +6,7 @@
 //! slots per rank are enough. All ranks run the same rounds in the same order, one at a time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64 as LocalU64, Ordering as LocalOrdering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::atomic::{Ordering, fence};
@@ -73,7 +73,26 @@ pub struct Node {
     farewell: Mutex<()>,
 }
 
+/// All nodes of this process, for [`leave_all`].
+static NODES: Mutex<Vec<Weak<Node>>> = Mutex::new(Vec::new());
+
+/// Tells the peers of every group that this process takes no further part: it comes to its end.
+pub fn leave_all() {
+    let nodes = std::mem::take(&mut *NODES.lock().unwrap_or_else(PoisonError::into_inner));
+    for node in nodes.iter().filter_map(Weak::upgrade) {
+        node.bid_farewell(&Farewell::Left);
+    }
+}
+
 impl Node {
+    /// Has [`leave_all`] find it.
+    pub(super) fn register(self: Arc<Self>) -> Arc<Self> {
+        let mut nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|node| node.strong_count() > 0);
+        nodes.push(Arc::downgrade(&self));
+        self
+    }
+
     pub(super) fn new(
         segment: Arc<Segment>,
         layout: Layout,

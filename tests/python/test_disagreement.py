@@ -157,6 +157,30 @@ def test_a_rank_that_has_left_is_not_waited_for(ctx):
     ctx.exchange()
 
 
+ENDED = """
+import sys
+from datetime import timedelta
+import torch, torch.distributed as dist
+dist.init_process_group('rmpi', init_method='mpi://', timeout=timedelta(minutes=30))
+groups = [dist.new_group() for _ in range(2)]
+dist.barrier()
+if dist.get_rank() == 1:
+    sys.exit(0)
+for wait in (lambda: dist.all_reduce(torch.ones(5), group=groups[0]),
+             lambda: dist.recv(torch.ones(5), 1, group=groups[1])):
+    try:
+        wait()
+    except dist.DistBackendError as error:
+        print('HEARD', 'rank 1 has left the group' in str(error), flush=True)
+"""
+
+
+def test_a_rank_that_comes_to_its_end_is_not_waited_for(tmp_path):
+    """Though it has not destroyed its groups, and waits for the others in MPI_Finalize."""
+    ended = run(tmp_path, ENDED)
+    assert ended.printed("HEARD") == ["True"] * 2, ended.output
+
+
 KILLED = """
 import os, signal, sys, time
 from datetime import timedelta

@@ -66,6 +66,19 @@ def test_leaves_a_receive_that_nobody_matches(tmp_path):
     assert ended.code == 0 or "torch-rmpi" in ended.output, ended.output
 
 
+def test_leaves_a_message_that_nobody_receives(tmp_path):
+    """It is lost, and the exit code says so: the receiver counts on it."""
+    source = """
+if rank == 0:
+    dist.isend(torch.ones(3_000_000), 1)
+else:
+    time.sleep(10)
+"""
+    ended = run(tmp_path, INIT + source)
+    assert ended.code != 0, ended.output
+    assert "messages are still under way that no peer has matched" in ended.output, ended.output
+
+
 def test_an_exception_on_one_rank(tmp_path):
     """The others wait for it in a collective that it never joins; the job ends, and says why."""
     source = "if rank == 0:\n    raise ValueError('this rank is broken')\ntotal()\n"
