@@ -45,13 +45,14 @@ impl Segment {
         if size != len as u64 {
             return Err(Error::Unavailable(format!("a shared segment has {size} bytes, not {len}")));
         }
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let base =
-            unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, descriptor, 0) };
+        let base = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, descriptor, 0) };
         let base = NonNull::new(base.map_err(failed("mmap"))?.cast())
             .ok_or_else(|| Error::Internal("mmap has returned the address 0".to_owned()))?;
         let segment = Segment { base, len, pid: std::process::id() };
-        // A forked child has no part in it. SAFETY: the whole of the mapping above.
+        // A forked child has no part in it.
+        // SAFETY: the whole of the mapping above.
         unsafe { madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }
             .map_err(failed("madvise(MADV_DONTFORK)"))?;
         Ok(segment)
