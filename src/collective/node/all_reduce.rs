@@ -47,17 +47,17 @@ pub(super) fn consume(slots: Slots<'_>, index: u64, input: &View, output: &View,
 }
 
 /// Shows a piece of the input.
-pub(super) fn show(slots: Slots<'_>, piece: &View) {
+fn show(slots: Slots<'_>, piece: &View) {
     slots.own(piece.len()).copy_from(piece);
 }
 
 /// What everybody has shown, with one's own where it came from.
-pub(super) fn contributions(slots: Slots<'_>, own: &View) -> PerRank {
+fn contributions(slots: Slots<'_>, own: &View) -> PerRank {
     (0..slots.size()).map(|rank| if rank == slots.rank() { *own } else { slots.of(rank, own.len()) }).collect()
 }
 
 /// Shows this rank's slice of the result; everybody's input is in the slots of the round before, one's own is `piece`.
-pub(super) fn reduce_slice(slots: Slots<'_>, piece: &View, reduction: &Reduction) {
+fn reduce_slice(slots: Slots<'_>, piece: &View, reduction: &Reduction) {
     let range = part(piece.len(), reduction.dtype().size(), slots.size(), slots.rank());
     let inputs: PerRank =
         contributions(slots.previous(), piece).iter().map(|input| input.slice(range.clone())).collect();
@@ -66,7 +66,7 @@ pub(super) fn reduce_slice(slots: Slots<'_>, piece: &View, reduction: &Reduction
 }
 
 /// Takes everybody's slice of the result.
-pub(super) fn collect_slices(slots: Slots<'_>, output: &View, reduction: &Reduction) {
+fn collect_slices(slots: Slots<'_>, output: &View, reduction: &Reduction) {
     for rank in slots.node.peers().chain([slots.rank()]) {
         let range = part(output.len(), reduction.dtype().size(), slots.size(), rank);
         output.slice(range.clone()).copy_from(&slots.of(rank, range.len()));
