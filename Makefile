@@ -35,7 +35,8 @@ STATE := $(VENV)/.torch-rmpi
 SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.txt pyproject.toml README.md \
             src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help demo build test conformance stress test-rust test-cpp test-python lint fmt docs clean distclean check FORCE
+.PHONY: help demo build test conformance stress test-rust test-models test-cpp test-python lint fmt docs clean \
+    distclean check FORCE
 
 help:
 	@echo "make demo       build, then train a small network on 2 ranks"
@@ -60,7 +61,7 @@ test: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@tools/test.sh rust cpp python
 
 # One of them, with arguments: make test-python ARGS="-k broadcast"
-test-rust test-cpp test-python: test-%: $(STATE)/installed $(STATE)/demo $(STATE)/dev
+test-rust test-models test-cpp test-python: test-%: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@tools/test.sh $* -- $(ARGS)
 
 # PyTorch's own distributed tests against this backend, beside Gloo's results; needs the harness beside the checkout.

@@ -23,6 +23,12 @@ cpp_format() {
   tools/sources.sh '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" --dry-run -Werror
 }
 
+# As tools/test.sh builds them. The profile says that it is for tests.
+models() {
+  RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" cmake/cargo.sh clippy --lib --profile test \
+    --target "$(cmake/cargo.sh -vV | sed -n 's/^host: //p')" -- -D warnings
+}
+
 file_sizes() {
   local long
   long=$(tools/sources.sh '*.rs' '*.c' '*.h' '*.cpp' '*.hpp' '*.py' '*.pyi' '*.sh' '*.cmake' '*.toml' Makefile CMakeLists.txt |
@@ -36,6 +42,7 @@ file_sizes() {
 check "rustfmt" cmake/cargo.sh fmt --check
 check "clippy" cmake/cargo.sh clippy --all-targets -- -D warnings
 check "clippy (bridge)" cmake/cargo.sh clippy --all-targets --features bridge -- -D warnings
+check "clippy (models)" models
 check "clang-format" cpp_format
 check "ruff" "$VENV/bin/ruff" check .
 check "ruff format" "$VENV/bin/ruff" format --check .

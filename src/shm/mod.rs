@@ -11,9 +11,16 @@ mod doorbell;
 pub mod identity;
 mod layout;
 mod meeting;
+#[cfg(loom)]
+mod model;
 mod node;
 mod ring;
+#[cfg(not(loom))]
 mod segment;
+#[cfg(loom)]
+use model::segment;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 pub use board::Farewell;
 pub use doorbell::{Doorbell, Sleeper};

@@ -321,18 +321,3 @@ impl Node {
         }
     }
 }
-
-#[cfg(test)]
-impl Node {
-    /// The ranks of a node that is in this process alone.
-    pub(crate) fn simulated(size: usize, capacity: usize) -> Vec<Node> {
-        let layout = Layout::new(size, capacity);
-        let segment = Arc::new(Segment::create(layout.len()).unwrap().0);
-        let member = |rank| Member { group_rank: rank, process: Process::current(), doorbell: None };
-        let node = |rank| {
-            let bell = Arc::new(Doorbell::private());
-            Node::new(segment.clone(), layout, rank, (0..size).map(member).collect(), bell)
-        };
-        (0..size).map(node).collect()
-    }
-}
