@@ -35,13 +35,14 @@ STATE := $(VENV)/.torch-rmpi
 SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.txt pyproject.toml README.md \
             src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help demo build test conformance stress test-rust test-models test-cpp test-python lint fmt docs clean \
+.PHONY: help demo build test conformance stress test-rust test-models test-cpp test-python bench-rust lint fmt docs clean \
     distclean check FORCE
 
 help:
 	@echo "make demo       build, then train a small network on 2 ranks"
 	@echo "make build      create $(VENV) and install torch-rmpi into it"
 	@echo "make test       all tests; make test-rust, test-cpp, test-python: one kind, with ARGS=..."
+	@echo "make bench-rust  kernels, engine and shared memory, without torch; ARGS=... chooses"
 	@echo "make lint       all formatters and linters, changing nothing"
 	@echo "make fmt        format all sources"
 	@echo "make conformance  PyTorch's own distributed tests, beside Gloo's results; make stress: the multi-rank tests under load"
@@ -71,6 +72,10 @@ conformance: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 # The multi-rank tests again and again on 4 ranks, with a busy loop on each core.
 stress: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@"$(VENV)/bin/python" tests/python/stress.py $(ARGS)
+
+# One of them: make bench-rust ARGS="--bench kernels -- float32/SUM"
+bench-rust: $(STATE)/environment
+	@cmake/cargo.sh bench --features bench-internals $(ARGS)
 
 lint: $(STATE)/environment $(STATE)/dev
 	@tools/lint.sh

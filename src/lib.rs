@@ -16,6 +16,9 @@
 
 #![cfg_attr(loom, allow(dead_code, reason = "its users are left out"))]
 
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod bench;
 #[cfg(all(feature = "bridge", not(loom)))]
 pub mod bridge;
 #[cfg(not(loom))]

@@ -41,7 +41,7 @@ file_sizes() {
 
 check "rustfmt" cmake/cargo.sh fmt --check
 check "clippy" cmake/cargo.sh clippy --all-targets -- -D warnings
-check "clippy (bridge)" cmake/cargo.sh clippy --all-targets --features bridge -- -D warnings
+check "clippy (bridge, benches)" cmake/cargo.sh clippy --all-targets --features bridge,bench-internals -- -D warnings
 check "clippy (models)" models
 check "clang-format" cpp_format
 check "ruff" "$VENV/bin/ruff" check .

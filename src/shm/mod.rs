@@ -19,7 +19,7 @@ mod ring;
 mod segment;
 #[cfg(loom)]
 use model::segment;
-#[cfg(test)]
+#[cfg(any(test, feature = "bench-internals"))]
 pub(crate) mod simulated;
 
 pub use board::Farewell;

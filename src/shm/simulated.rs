@@ -1,4 +1,4 @@
-//! The ranks of a node that is in this process alone: for tests and models.
+//! The ranks of a node that is in this process alone: for tests, models and benchmarks.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::segment::Segment;
 /// A rank of such a node, and the doorbell that its peers ring.
 pub(crate) struct Rank {
     pub node: Node,
-    #[cfg_attr(not(loom), expect(dead_code, reason = "tests poll"))]
+    #[cfg_attr(not(any(loom, feature = "bench-internals")), expect(dead_code, reason = "tests poll"))]
     pub bell: Arc<Doorbell>,
 }
 
