@@ -20,7 +20,7 @@ check() {
 }
 
 cpp_format() {
-  tools/sources.sh '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" --dry-run -Werror
+  tools/sources.sh '*.c' '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" --dry-run -Werror
 }
 
 # As tools/test.sh builds them. The profile says that it is for tests.

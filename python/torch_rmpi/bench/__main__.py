@@ -1,4 +1,4 @@
-"""`python -m torch_rmpi.bench`: collectives of several backends side by side.
+"""`python -m torch_rmpi.bench`: collectives of several backends side by side; `... targets`: the project's targets.
 
 Started by hand, it starts its own ranks; under mpirun or torch_rmpi.run it is one of them.
 """
@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="A size is the bytes of the tensor that a rank passes in: of all_gather the input, of reduce_scatter "
         "the output, of all_to_all the whole input. Times are of the slowest rank. algbw and busbw are as in NVIDIA's "
         "nccl-tests; sendrecv is half a ping-pong, as in the OSU benchmarks. noop is a process group that does "
-        "nothing: what torch itself costs. memcpy is dst.copy_(src) of as many bytes on every rank at once.",
+        "nothing: what torch itself costs. memcpy is dst.copy_(src) of as many bytes on every rank at once. "
+        "`python -m torch_rmpi.bench targets --help`: the targets that this project is held to.",
     )
     options.add_argument("-n", "--ranks", type=int, default=2, help="number of ranks to start (2)")
     everything = list(operations.OPERATIONS)
@@ -47,6 +48,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["targets"]:
+        from torch_rmpi.bench.targets import command
+
+        return command.main(arguments[1:])
     options = parser().parse_args(arguments)
     # Before it takes minutes to find out.
     if options.compare is not None:
