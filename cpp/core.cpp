@@ -1,7 +1,10 @@
 #include "core.hpp"
 
 #include <exception>
+#include <memory>
 #include <utility>
+
+#include <ATen/record_function.h>
 
 #include "errors.hpp"
 
@@ -16,6 +19,30 @@ std::uint64_t thread_number() {
 }
 
 rust::Slice<const bridge::Region> as_slice(const Regions& regions) { return {regions.data(), regions.size()}; }
+
+/// A launch on its way into the core. Its Work is made when it is needed: an operation that ends at once has none until
+/// then.
+class Issuing final : public bridge::Issuer {
+ public:
+  Issuing(int rank, Launch& launch) : rank_(rank), launch_(launch) {}
+
+  std::unique_ptr<bridge::Completion> completion() override {
+    return work()->completion(std::move(launch_.staging), std::move(launch_.epilogue));
+  }
+
+  const c10::intrusive_ptr<WorkRMPI>& work() {
+    if (!work_) {
+      work_ = c10::make_intrusive<WorkRMPI>(rank_, launch_.type, launch_.title, launch_.profiled,
+                                            std::move(launch_.results));
+    }
+    return work_;
+  }
+
+ private:
+  const int rank_;
+  Launch& launch_;
+  c10::intrusive_ptr<WorkRMPI> work_;
+};
 
 }  // namespace
 
@@ -41,20 +68,26 @@ ProcessGroupRMPI::Core::Core(rust::Box<bridge::Group> group, int rank, int size)
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
   owner.check(launch.title != nullptr ? launch.title : "a process group operation");
   const auto batch = launch.batch ? std::move(launch.batch) : open_batch();
-  auto work =
-      c10::make_intrusive<WorkRMPI>(rank, launch.type, launch.title, launch.profiled, std::move(launch.results));
-  if (batch) batch->join_batch(*work);
+  Issuing issuing(rank, launch);
+  if (batch) batch->join_batch(*issuing.work());
+  // The profiler's event begins with the Work.
+  if (at::hasCallbacks()) issuing.work();
   launch.call.waits = !launch.async_op && !batch;
+  bridge::Issued issued{};
   try {
-    work->set_request(call_core([&] {
-      return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs),
-                          work->completion(std::move(launch.staging), std::move(launch.epilogue)));
-    }));
+    issued = call_core(
+        [&] { return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs), issuing); });
   } catch (...) {
-    if (batch) batch->member_refused(*work);
+    if (batch) batch->member_refused(*issuing.work());
     throw;
   }
-  if (batch) {
+  const auto& work = issuing.work();
+  work->set_issued(issued);
+  if (issued.request == nullptr) {
+    launch.staging.copy_back();
+    if (launch.epilogue) launch.epilogue();
+    work->finish_at_once();
+  } else if (batch) {
     batch->member_issued(work);
   } else if (!launch.async_op) {
     work->wait();

@@ -44,7 +44,10 @@ class WorkRMPI final : public c10d::Work {
 
   /// The object that the core gets with the operation. `staging` lives as long as it.
   std::unique_ptr<bridge::Completion> completion(Staging staging, Epilogue epilogue);
-  void set_request(rust::Box<bridge::Request> request);
+  /// What the core says of the operation.
+  void set_issued(const bridge::Issued& issued);
+  /// Ends an operation that ended well while it was issued.
+  void finish_at_once() noexcept;
   /// Makes this Work a batch that `close_batch` will close.
   void open_batch();
   /// Makes `member` a part of this open batch, before it is issued.
@@ -95,6 +98,8 @@ class WorkRMPI final : public c10d::Work {
   const ForkGuard owner_;
   Tensors results_;
   std::optional<rust::Box<bridge::Request>> request_;
+  std::uint64_t sequence_number_ = 0;
+  std::chrono::milliseconds timeout_{0};
 
   // A batch: its members, how many have yet to finish (and one for the batch being open), and the first error.
   std::vector<c10::intrusive_ptr<WorkRMPI>> members_;

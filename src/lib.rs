@@ -35,6 +35,7 @@ mod logging;
 pub mod memory;
 #[cfg(not(loom))]
 pub mod mpi;
+mod process;
 pub mod reduce;
 pub mod shm;
 #[cfg(not(loom))]

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 
 use crate::error::{Error, Kind, Result};
+use crate::process::Owner;
 use backoff::Backoff;
 use bell::Bell;
 use progress::{Command, Ended, Progress, Remains, Turn};
@@ -66,7 +67,7 @@ pub struct Engine {
     background: background::Threads,
     /// The process is about to end: nothing that users attached may run any more.
     leaving: AtomicBool,
-    pid: u32,
+    owner: Owner,
 }
 
 /// The engine, made at the first call. An error in a forked child, which must not use it.
@@ -88,7 +89,7 @@ pub fn engine() -> Result<&'static Engine> {
             sidelined: AtomicUsize::new(0),
             background: background::Threads::default(),
             leaving: AtomicBool::new(false),
-            pid: std::process::id(),
+            owner: Owner::current(),
         }
     });
     if engine.is_foreign() {
@@ -109,7 +110,7 @@ pub(crate) fn existing() -> Option<&'static Engine> {
 }
 
 impl Engine {
-    /// Hands over an operation; [`Engine::begin`] comes next. Runs nothing.
+    /// Hands over an operation. Runs nothing: [`Engine::begin`] or [`Engine::wait`] comes next.
     pub fn submit(&self, task: Task) {
         task.operation.lane().enter();
         // Relaxed: the inbox's lock orders it before whoever takes the task.
@@ -118,12 +119,8 @@ impl Engine {
         self.command(Command::Start(task));
     }
 
-    /// Begins an operation that has been handed over. Never waits for a peer. With `waits` the caller waits for it at
-    /// once, so that no other thread is woken to drive it.
-    pub fn begin(&'static self, operation: &Operation, waits: bool) {
-        if waits {
-            return;
-        }
+    /// Begins an operation that has been handed over, for an issuer that does not wait for it. Never waits for a peer.
+    pub fn begin(&'static self, operation: &Operation) {
         // Its first messages leave now, and a short send ends now.
         self.try_turn(Driver::Passing);
         if !operation.is_done() {
@@ -132,27 +129,10 @@ impl Engine {
     }
 
     /// Marks the lane of an operation that its issuer has carried out by itself as failed.
-    pub fn fail_here(&self, operation: &Operation, error: &Error) {
+    pub fn fail_lane(&self, lane: &Lane, error: &Error) {
         self.lock().has_failed = true;
         self.wake_sidelined();
-        operation.lane().fail(error.kind(), error.to_string());
-    }
-
-    /// Ends an operation that its issuer has carried out by itself, and for which it holds the lane.
-    pub fn end_here(
-        &'static self,
-        operation: Arc<Operation>,
-        completion: Box<dyn Completion>,
-        result: Result<Outcome>,
-    ) {
-        operation.lane().enter();
-        self.pending.fetch_add(1, Ordering::Relaxed);
-        self.unfinished.fetch_add(1, Ordering::Relaxed);
-        let mut end = Ended { operation, completion, result, leftover: None };
-        self.settle(&mut end);
-        if self.announce_later(end) {
-            self.wake_background();
-        }
+        lane.fail(error.kind(), error.to_string());
     }
 
     /// Drives until `operation` is done, or for at most `limit`. Returns whether it is done.
@@ -470,7 +450,7 @@ impl Engine {
 
     /// Whether this process is a forked child of the one that made the engine.
     fn is_foreign(&self) -> bool {
-        self.pid != std::process::id()
+        !self.owner.is_here()
     }
 
     fn untold(&self) -> MutexGuard<'_, VecDeque<Ended>> {

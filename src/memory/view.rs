@@ -10,6 +10,7 @@ use super::tracked;
 /// Whoever creates a view promises that the memory stays valid, and that nobody else writes to it, until the operation
 /// that it was created for has released it. That promise makes the methods here safe to call.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct View {
     address: *mut u8,
     len: usize,

@@ -86,7 +86,7 @@ fn issue_order(group: &Group) {
         let call = Call::AllReduce(sum_of(DataType::Int32));
         let target = if order(i).is_multiple_of(2) { group } else { &other };
         let completion = Box::new(Count(ended.clone()));
-        operations.push(target.issue(&Invocation::new(call, &[memory], &[memory]), None, completion, false).unwrap());
+        operations.push(target.issue(&Invocation::new(call, &[memory], &[memory]), None, completion).unwrap());
     }
     for operation in operations.iter().rev() {
         while !group.wait(operation, None) {}
@@ -105,12 +105,7 @@ fn send_and_recv(group: &Group) {
         let mut out = vec![rank as f64; len];
         let mut inp = vec![-1.0; len];
         let send = group
-            .issue(
-                &Invocation::new(Call::Send { to: next, tag: 5 }, &[view(&mut out)], &[]),
-                None,
-                Box::new(Ignore),
-                false,
-            )
+            .issue(&Invocation::new(Call::Send { to: next, tag: 5 }, &[view(&mut out)], &[]), None, Box::new(Ignore))
             .unwrap();
         let outcome = group
             .run(&Invocation::new(Call::Receive { from: Some(previous), tag: 5 }, &[], &[view(&mut inp)]))
@@ -151,7 +146,7 @@ fn completes_by_itself(group: &Group) {
     let memory = view(&mut values);
     let call = Call::AllReduce(sum_of(DataType::Int32));
     let operation =
-        group.issue(&Invocation::new(call, &[memory], &[memory]), None, Box::new(Count(ended.clone())), false).unwrap();
+        group.issue(&Invocation::new(call, &[memory], &[memory]), None, Box::new(Count(ended.clone()))).unwrap();
     // Nobody waits: the background thread has to do it.
     while !operation.is_done() {
         std::thread::yield_now();
@@ -180,7 +175,7 @@ fn timeout(group: &Group) {
         let mut values = vec![0_i32; 4];
         let limit = Some(Duration::from_millis(50));
         let operation = hurried
-            .issue(&Invocation::new(other, &[], &[view(&mut values)]), limit, Box::new(Expect("Timed out")), true)
+            .issue(&Invocation::new(other, &[], &[view(&mut values)]), limit, Box::new(Expect("Timed out")))
             .unwrap();
         while !hurried.wait(&operation, None) {}
         let error = hurried.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap_err();
@@ -208,7 +203,7 @@ fn monitored_barrier(group: &Group) {
     }
     if group.rank() != last {
         let expected = if group.rank() == 0 { "failed to pass monitoredBarrier" } else { "successfully reached" };
-        let operation = group.issue(&Invocation::new(call, &[], &[]), limit, Box::new(Expect(expected)), true).unwrap();
+        let operation = group.issue(&Invocation::new(call, &[], &[]), limit, Box::new(Expect(expected))).unwrap();
         while !group.wait(&operation, None) {}
     }
     // The group is as good as before.
