@@ -4,7 +4,7 @@ use std::future::{pending, poll_fn, ready};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::transport::{Arrival, Outstanding, Request};
