@@ -57,6 +57,8 @@ Launch::Launch(bridge::Operation operation, c10d::OpType type, const char* title
   call.timeout_ms = timeout.count();
 }
 
+void Launch::give(TensorList tensors) { results.append(tensors.begin(), tensors.end()); }
+
 void Launch::set_reduction(const Reduction& reduction) {
   call.reduce_op = reduction.op;
   call.factor = reduction.factor;
@@ -99,7 +101,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
     c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, bool async_op,
     const std::function<void(const c10::intrusive_ptr<WorkRMPI>&)>& issue_all) {
   const auto outer = open_batch();
-  auto work = c10::make_intrusive<WorkRMPI>(rank, type, title, profiled, WorkRMPI::Tensors());
+  auto work = c10::make_intrusive<WorkRMPI>(rank, type, title, profiled, WorkRMPI::Results());
   work->open_batch();
   if (outer) outer->join_batch(*work);
   try {
@@ -142,7 +144,7 @@ void ProcessGroupRMPI::Core::start_coalescing() {
   // A batch that an exception left open is forgotten; its operations go on by themselves.
   close_batch();
   auto work = c10::make_intrusive<WorkRMPI>(rank, c10d::OpType::COALESCED, nullptr, at::ArrayRef<at::Tensor>(),
-                                            WorkRMPI::Tensors());
+                                            WorkRMPI::Results());
   work->open_batch();
   Batch batch{std::move(work), true};
   const std::lock_guard<std::mutex> lock(batches_mutex_);

@@ -80,7 +80,7 @@ class WorkCompletion final : public bridge::Completion {
   Epilogue epilogue_;
 };
 
-WorkRMPI::WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Tensors results)
+WorkRMPI::WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Results results)
     : c10d::Work(rank, type, active_title(title), active_inputs(title, profiled)), results_(std::move(results)) {}
 
 WorkRMPI::~WorkRMPI() {
@@ -235,7 +235,7 @@ int WorkRMPI::sourceRank() const {
 }
 
 WorkRMPI::Tensors WorkRMPI::all_results() const {
-  auto results = results_;
+  Tensors results(results_.begin(), results_.end());
   for (const auto& member : members_) {
     auto more = member->all_results();
     results.insert(results.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));

@@ -34,10 +34,12 @@ using Epilogue = std::function<void()>;
 class WorkRMPI final : public c10d::Work {
  public:
   using Tensors = std::vector<at::Tensor>;
+  /// Most operations have one result: it needs no memory of its own.
+  using Results = c10::SmallVector<at::Tensor, 1>;
 
   /// `results` is what result() and the future give. `title` (a string literal or null) names the profiler event, and
   /// `profiled` are the tensors whose shapes it records.
-  WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Tensors results);
+  WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Results results);
   ~WorkRMPI() override;
 
   // Building. Only the issuing thread calls these, before anybody else sees the Work.
@@ -96,7 +98,7 @@ class WorkRMPI final : public c10d::Work {
   std::string describe() const;
 
   const ForkGuard owner_;
-  Tensors results_;
+  Results results_;
   std::optional<rust::Box<bridge::Request>> request_;
   std::uint64_t sequence_number_ = 0;
   std::chrono::milliseconds timeout_{0};
