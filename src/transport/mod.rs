@@ -50,6 +50,11 @@ pub trait Request: Send {
     /// `None` while it is under way. Not called again after anything else came.
     fn test(&mut self) -> Result<Option<Arrival>>;
 
+    /// Whether the last test has moved a part of it, so that another one may find more to do at once.
+    fn has_moved(&self) -> bool {
+        false
+    }
+
     /// Asks for the memory back; `test` tells when it is.
     fn cancel(&mut self);
 }

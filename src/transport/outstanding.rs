@@ -106,11 +106,16 @@ pub struct Posted {
 impl Future for Posted {
     type Output = Result<Arrival>;
 
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<Arrival>> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Arrival>> {
         let mut slots = self.outstanding.lock();
         let Some(request) = &mut slots[self.slot] else { return Poll::Pending };
         match request.test() {
-            Ok(None) => Poll::Pending,
+            Ok(None) => {
+                if request.has_moved() {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
             Ok(Some(arrival)) => {
                 slots[self.slot] = None;
                 Poll::Ready(Ok(arrival))

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::header::{Header, Key};
+use super::{BURST, PIECE};
 use crate::error::{Error, Result};
 use crate::memory::{Scratch, View};
 use crate::shm::RingReader;
@@ -83,23 +84,25 @@ impl Incoming {
         self.posted
     }
 
-    /// Takes in what has come for this receive and those before it. `Some` when it has ended; it is forgotten then.
-    pub fn progress(&mut self, id: u64) -> Result<Option<Arrival>> {
+    /// Takes in what has come for this receive and those before it, up to a limit. Whether anything has, and `Some` when
+    /// the receive has ended; it is forgotten then.
+    pub fn progress(&mut self, id: u64) -> Result<(bool, Option<Arrival>)> {
         let Some(index) = self.index(id) else { return Err(Error::Internal("a receive that nobody knows".to_owned())) };
         let peers = match self.receives[index].peer {
             Some(peer) => peer..peer + 1,
             None => 0..self.streams.len(),
         };
         self.take_from_aside();
+        let mut moved = false;
         for peer in peers {
-            self.read(peer);
+            moved |= self.read(peer);
         }
         match self.index(id).and_then(|index| match self.receives[index].state {
             State::Ended(_) => self.receives.remove(index),
             _ => None,
         }) {
-            Some(Receiving { state: State::Ended(result), .. }) => result.map(Some),
-            _ => Ok(None),
+            Some(Receiving { state: State::Ended(result), .. }) => Ok((true, Some(result?))),
+            _ => Ok((moved, None)),
         }
     }
 
@@ -132,24 +135,30 @@ impl Incoming {
         self.receives.iter().position(|receiving| receiving.id == id)
     }
 
-    /// Reads from a peer for as long as a receive wants something of it.
-    fn read(&mut self, peer: usize) {
-        let mut moved = false;
-        while self.step(peer) {
-            moved = true;
+    /// Reads from a peer for as long as a receive wants something of it, up to a limit. Returns whether anything came.
+    fn read(&mut self, peer: usize) -> bool {
+        let mut steps = 0;
+        while steps < BURST / PIECE && self.step(peer) {
+            steps += 1;
+            let Stream { ring, current } = &self.streams[peer];
+            if current.as_ref().is_some_and(|current| current.read > 0) {
+                // Of a long message: the sender copies the next piece meanwhile.
+                ring.show();
+            }
         }
-        if moved {
+        if steps > 0 {
             self.streams[peer].ring.show();
         }
+        steps > 0
     }
 
-    /// Reads a header, or some bytes. False if there is nothing to do.
+    /// Reads a header, or a piece. False if there is nothing to do.
     fn step(&mut self, peer: usize) -> bool {
         let Some(Current { header, read, target }) = self.streams[peer].current.take() else {
             return self.begin(peer);
         };
         let ring = &mut self.streams[peer].ring;
-        let left = read..header.len;
+        let left = read..header.len.min(read + PIECE);
         let count = match target {
             Target::Receive(id) => match self.receives.iter().find(|receiving| receiving.id == id) {
                 Some(receiving) => ring.read(&receiving.buffer.slice(left)),

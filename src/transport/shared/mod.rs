@@ -2,7 +2,8 @@
 //!
 //! Messages of one sender are sent one after the other. The receiver copies each into the memory of the first receive that
 //! takes it. A message that none takes stays in the ring, unless a receive waits for one that comes after it; then it is
-//! kept aside. So a full ring blocks only its sender.
+//! kept aside. So a full ring blocks only its sender. A long message is shown piece by piece, so that the receiver copies
+//! one while the sender copies the next.
 
 mod header;
 mod incoming;
@@ -19,6 +20,11 @@ use crate::shm::Node;
 use header::Key;
 use incoming::Incoming;
 use outgoing::Outgoing;
+
+/// Bytes after which the other side sees them.
+const PIECE: usize = 32 << 10;
+/// Bytes after which other operations have their turn.
+const BURST: usize = 1 << 20;
 
 /// The ranks of a group that is on one node.
 pub struct SharedTransport {
@@ -67,12 +73,12 @@ impl Transport for SharedTransport {
 
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
         let id = self.mailbox.lock().outgoing[peer].post(Key { channel, tag }, data);
-        Ok(Box::new(Send { mailbox: self.mailbox.clone(), peer, id, len: data.len() }))
+        Ok(Box::new(Send { mailbox: self.mailbox.clone(), peer, id, len: data.len(), moved: false }))
     }
 
     fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
         let id = self.mailbox.lock().incoming.post(peer, Key { channel, tag }, buffer);
-        Ok(Box::new(Receive { mailbox: self.mailbox.clone(), peer, id }))
+        Ok(Box::new(Receive { mailbox: self.mailbox.clone(), peer, id, moved: false }))
     }
 }
 
@@ -81,18 +87,25 @@ struct Send {
     peer: usize,
     id: u64,
     len: usize,
+    moved: bool,
 }
 
 impl Request for Send {
     fn test(&mut self) -> Result<Option<Arrival>> {
         let mut state = self.mailbox.lock();
-        match state.outgoing[self.peer].progress(self.id) {
+        let outgoing = &mut state.outgoing[self.peer];
+        self.moved = outgoing.write();
+        match outgoing.has_left(self.id) {
             Some(true) => Ok(Some(Arrival { peer: self.peer, bytes: self.len as u64 })),
             // The peer makes no more room once it has gone.
             Some(false) => self.mailbox.node.check_peer(self.peer).map(|()| None),
             // A peer that has gone is the better reason.
             None => self.mailbox.node.check_peer(self.peer).and(Err(Error::Abandoned { rank: self.peer })),
         }
+    }
+
+    fn has_moved(&self) -> bool {
+        self.moved
     }
 
     fn cancel(&mut self) {
@@ -111,6 +124,7 @@ struct Receive {
     mailbox: Arc<Mailbox>,
     peer: Option<usize>,
     id: u64,
+    moved: bool,
 }
 
 impl Request for Receive {
@@ -121,11 +135,16 @@ impl Request for Receive {
             Some(peer) => node.check_peer(peer),
             None => node.check_any_peer(),
         };
-        let ended = self.mailbox.lock().incoming.progress(self.id)?;
+        let (moved, ended) = self.mailbox.lock().incoming.progress(self.id)?;
+        self.moved = moved;
         if ended.is_none() {
             absent?;
         }
         Ok(ended)
+    }
+
+    fn has_moved(&self) -> bool {
+        self.moved
     }
 
     fn cancel(&mut self) {
