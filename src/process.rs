@@ -41,6 +41,7 @@ impl Owner {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

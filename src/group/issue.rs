@@ -178,7 +178,7 @@ impl Place<'_> {
         let (order, on_failure, shared) = (self.order(), self.on_failure(), self.shared());
         let outstanding = Arc::new(Outstanding::default());
         let schedule = schedule::schedule(group, invocation, shared, begun, &outstanding, sequence, timeout);
-        let witness = shared.map(|shared| neighbours::witness(&shared.node, order));
+        let witness = shared.map(|shared| neighbours::witness(&shared.node, &invocation.call));
         engine.submit(Task { operation, schedule, outstanding, completion, order, on_failure, witness });
     }
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::{Call, Group, Invocation, Issued, Shared};
 use crate::collective::node;
-use crate::engine::{self, Order, Witness};
+use crate::engine::{self, Witness};
 use crate::error::{Error, Result};
 use crate::memory::{Scratch, View};
-use crate::shm::{Card, Farewell, Meeting, Node};
+use crate::shm::{Card, Farewell, Location, Meeting, Node, Sample};
 use crate::transport::SharedTransport;
 
 /// Bytes that a rank shows at a time.
@@ -38,11 +38,22 @@ impl Group {
                 .ok();
             let everybody = self.exchange([u8::from(node.is_some())])?.iter().all(|&[met]| met == 1);
             if everybody && let Some(node) = node {
+                self.try_single_copy(&node)?;
                 self.share(node);
             }
         }
         // The user's first collective is number 0.
         *self.issued.lock().unwrap_or_else(PoisonError::into_inner) = Issued::default();
+        Ok(())
+    }
+
+    /// Finds out whether the ranks copy straight from each other's memory.
+    fn try_single_copy(&self, node: &Node) -> Result<()> {
+        let mut sample = Sample::new();
+        let locations: Vec<_> = self.exchange(sample.location().to_bytes())?.iter().map(Location::from_bytes).collect();
+        let wants = sample.try_out(node, &locations);
+        // Nobody reads the sample from here on.
+        node.copy_once(self.exchange([u8::from(wants)])?.iter().all(|&[wants]| wants == 1));
         Ok(())
     }
 
@@ -100,19 +111,19 @@ impl Witness for Waiting {
     }
 }
 
-/// A peer that a message waits for. It rings, but nothing is known of it.
-struct Peer;
+/// The peer that a message waits for.
+struct Peer(Arc<Node>, Call);
 
 impl Witness for Peer {
     fn absentees(&self) -> Option<String> {
-        None
+        node::laggard(&self.0, &self.1)
     }
 }
 
 /// Who knows what an operation on this node waits for.
-pub(super) fn witness(node: &Arc<Node>, order: Order) -> Arc<dyn Witness> {
-    match order {
-        Order::InLane => Arc::new(Waiting(node.clone())),
-        Order::Free => Arc::new(Peer),
+pub(super) fn witness(node: &Arc<Node>, call: &Call) -> Arc<dyn Witness> {
+    match call {
+        Call::Send { .. } | Call::Receive { .. } => Arc::new(Peer(node.clone(), *call)),
+        _ => Arc::new(Waiting(node.clone())),
     }
 }

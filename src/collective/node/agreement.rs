@@ -161,14 +161,19 @@ pub(super) fn absentees(node: &Node, round: Round) -> Option<String> {
         .missing(round)
         .into_iter()
         .map(|rank| {
-            let last = match node.previous(round, rank) {
-                Some(announcement) => format!("its last collective here was {}", describe(announcement)),
-                None => "it has called no collective here".to_owned(),
-            };
+            let last = last_call(node.previous(round, rank));
             format!("rank {} has not arrived ({last})", node.group_rank(rank))
         })
         .collect();
     (!missing.is_empty()).then(|| missing.join("; "))
+}
+
+/// What a rank did last.
+pub(super) fn last_call(announcement: Option<Announcement>) -> String {
+    match announcement {
+        Some(announcement) => format!("its last collective here was {}", describe(announcement)),
+        None => "it has called no collective here".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod all_reduce;
 mod all_to_all;
 mod blocks;
 mod broadcast;
+mod direct;
 mod gather;
 mod reduce;
 mod reduce_scatter;
@@ -71,6 +72,17 @@ pub fn absentees(node: &Node) -> Option<String> {
     agreement::absentees(node, node.current()?)
 }
 
+/// Who has not taken, or sent, a message that is waited for, and what they did last.
+pub fn laggard(node: &Node, call: &Call) -> Option<String> {
+    let last = |rank| agreement::last_call(node.last(rank));
+    match *call {
+        Call::Send { to, .. } => Some(format!("rank {to} has not received it ({})", last(to))),
+        Call::Receive { from: Some(from), .. } => Some(format!("rank {from} has not sent it ({})", last(from))),
+        Call::Receive { from: None, .. } => Some("no rank has sent it".to_owned()),
+        _ => None,
+    }
+}
+
 /// A collective as a schedule, from where it is.
 pub async fn run(
     node: Arc<Node>,
@@ -86,8 +98,12 @@ pub async fn run(
         arrival(&node, begun.round).await?;
         begun.go_on(&node, &invocation)?;
     }
+    let rounds = begun.rounds.unwrap_or(1);
+    if direct::applies(&node, &call, rounds) && direct::run(&node, &invocation, begun.announcement).await? {
+        return Ok(());
+    }
     let mut moved = 0;
-    for index in 1..begun.rounds.unwrap_or(1) {
+    for index in 1..rounds {
         let round = node.begin();
         let slots = Slots { node: &node, round };
         publish(slots, &invocation, index);
@@ -105,9 +121,14 @@ pub async fn run(
 
 /// Everybody's arrival at a round, or an error if one will not come.
 async fn arrival(node: &Node, round: Round) -> Result<()> {
-    poll_fn(|_| {
+    let mut is_new = true;
+    poll_fn(|context| {
         if node.have_all_arrived(round) {
             return Poll::Ready(Ok(()));
+        }
+        if std::mem::take(&mut is_new) {
+            // This rank has come that far: whoever drives is patient again.
+            context.waker().wake_by_ref();
         }
         match node.check_missing(round) {
             Ok(()) => Poll::Pending,
