@@ -349,6 +349,16 @@ impl Node {
         }
     }
 
+    /// An error if a peer has failed or died, whether or not anything is waited for.
+    pub fn check_no_failure(&self) -> Result<()> {
+        for peer in self.peers() {
+            if let Some(farewell @ Farewell::Failed(..)) = Board::new(&self.segment, self.layout.rank(peer)).read() {
+                return Err(self.absent(peer, farewell));
+            }
+        }
+        self.check_lives(self.peers())
+    }
+
     pub(super) fn segment(&self) -> &Segment {
         &self.segment
     }

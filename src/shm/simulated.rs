@@ -15,14 +15,15 @@ pub(crate) struct Rank {
     pub bell: Arc<Doorbell>,
 }
 
-/// The ranks that share this segment.
-pub(super) fn ranks(segment: &Arc<Segment>, layout: Layout, size: usize) -> Vec<Rank> {
+/// The ranks that share this segment, which have these ranks in the group.
+pub(super) fn ranks(segment: &Arc<Segment>, layout: Layout, group_ranks: &[usize]) -> Vec<Rank> {
+    let size = group_ranks.len();
     let bells: Vec<_> = (0..size).map(|_| Arc::new(Doorbell::private())).collect();
     // Nothing is known about it, so that none is ever found dead.
     let process = Process { pid: std::process::id(), started: 0, namespace: 0 };
     let rank = |own: usize| {
         let bell_of = |rank: usize| (rank != own).then(|| bells[rank].clone());
-        let member = |rank: usize| Member { group_rank: rank, process, doorbell: bell_of(rank) };
+        let member = |rank: usize| Member { group_rank: group_ranks[rank], process, doorbell: bell_of(rank) };
         let members = (0..size).map(member).collect();
         Rank { node: Node::new(segment.clone(), layout, own, members, bells[own].clone()), bell: bells[own].clone() }
     };
@@ -31,9 +32,9 @@ pub(super) fn ranks(segment: &Arc<Segment>, layout: Layout, size: usize) -> Vec<
 
 /// The ranks of a node with slots of `capacity` bytes.
 #[cfg(not(loom))]
-pub(crate) fn node(size: usize, capacity: usize) -> crate::error::Result<Vec<Rank>> {
-    let layout = Layout::new(size, capacity);
-    Ok(ranks(&Arc::new(Segment::create(layout.len())?.0), layout, size))
+pub(crate) fn node(group_ranks: &[usize], capacity: usize) -> crate::error::Result<Vec<Rank>> {
+    let layout = Layout::new(group_ranks.len(), capacity);
+    Ok(ranks(&Arc::new(Segment::create(layout.len())?.0), layout, group_ranks))
 }
 
 #[cfg(test)]
@@ -41,6 +42,11 @@ pub(crate) fn node(size: usize, capacity: usize) -> crate::error::Result<Vec<Ran
 impl Node {
     /// As [`node`], for tests that need no doorbells.
     pub(crate) fn simulated(size: usize, capacity: usize) -> Vec<Node> {
-        node(size, capacity).unwrap().into_iter().map(|rank| rank.node).collect()
+        Node::simulated_as(&(0..size).collect::<Vec<_>>(), capacity)
+    }
+
+    /// The same with these ranks of a group.
+    pub(crate) fn simulated_as(group_ranks: &[usize], capacity: usize) -> Vec<Node> {
+        node(group_ranks, capacity).unwrap().into_iter().map(|rank| rank.node).collect()
     }
 }

@@ -38,6 +38,11 @@ impl Outstanding {
         Lease { view: scratch.view(), scratch: Some(scratch), outstanding: self.clone() }
     }
 
+    /// Whether a request is under way.
+    pub fn is_any(&self) -> bool {
+        self.lock().iter().any(Option::is_some)
+    }
+
     /// Asks for the memory of all requests back.
     pub fn cancel(&self) {
         self.lock().iter_mut().flatten().for_each(|request| request.cancel());
@@ -90,7 +95,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.outstanding.lock().iter().any(Option::is_some) {
+        if self.outstanding.is_any() {
             self.outstanding.scratch.lock().unwrap_or_else(PoisonError::into_inner).extend(self.scratch.take());
         }
     }

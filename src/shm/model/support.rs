@@ -29,5 +29,5 @@ pub fn wait_until(bell: &Doorbell, condition: impl Fn() -> bool) {
 
 /// The ranks of a node with these words and data in its segment.
 pub fn node(layout: Layout, size: usize, words: impl IntoIterator<Item = usize>, data: Vec<Range<usize>>) -> Vec<Rank> {
-    simulated::ranks(&Arc::new(Segment::of(layout.len(), words, data)), layout, size)
+    simulated::ranks(&Arc::new(Segment::of(layout.len(), words, data)), layout, &(0..size).collect::<Vec<_>>())
 }

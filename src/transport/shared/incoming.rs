@@ -1,6 +1,7 @@
 //! Messages from all peers: which belongs to which receive.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::header::{Header, Key};
 use super::{BURST, PIECE};
@@ -8,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Scratch, View};
 use crate::shm::RingReader;
 use crate::transport::Arrival;
+use crate::transport::claim::{Claim, Place};
 
 /// Messages from all peers.
 pub(super) struct Incoming {
@@ -51,6 +53,8 @@ struct Receiving {
     peer: Option<usize>,
     key: Key,
     buffer: View,
+    /// Present if the message may come from elsewhere.
+    claim: Option<Arc<Claim>>,
     state: State,
 }
 
@@ -77,9 +81,9 @@ impl Incoming {
     }
 
     /// Starts a receive; [`Incoming::progress`] looks for its message.
-    pub fn post(&mut self, peer: Option<usize>, key: Key, buffer: &View) -> u64 {
+    pub fn post(&mut self, peer: Option<usize>, key: Key, buffer: &View, claim: Option<Arc<Claim>>) -> u64 {
         self.posted += 1;
-        let receiving = Receiving { id: self.posted, peer, key, buffer: *buffer, state: State::Waiting };
+        let receiving = Receiving { id: self.posted, peer, key, buffer: *buffer, claim, state: State::Waiting };
         self.receives.push_back(receiving);
         self.posted
     }
@@ -192,6 +196,7 @@ impl Incoming {
         let taker = self.receives.iter_mut().find(|receiving| receiving.takes(peer, header.key));
         let target = match taker {
             Some(receiving) => {
+                receiving.take();
                 receiving.state = State::Taking;
                 let fits = receiving.buffer.len() == header.len;
                 if fits { Target::Receive(receiving.id) } else { Target::Refused(receiving.id) }
@@ -246,6 +251,7 @@ impl Incoming {
             let Some(index) = first.filter(|&index| self.aside[index].is_complete) else { continue };
             let Some(mut message) = self.aside.remove(index) else { continue };
             let (peer, bytes) = (message.peer, message.len as u64);
+            receiving.take();
             receiving.state = State::Ended(if receiving.buffer.len() == message.len {
                 receiving.buffer.copy_from(&message.memory.view());
                 Ok(Arrival { peer, bytes })
@@ -258,7 +264,15 @@ impl Incoming {
 
 impl Receiving {
     fn waits_for(&self, peer: usize) -> bool {
-        matches!(self.state, State::Waiting) && self.peer.is_none_or(|own| own == peer)
+        let is_open = self.claim.as_ref().is_none_or(|claim| claim.is_open_to(Place::Shared));
+        matches!(self.state, State::Waiting) && self.peer.is_none_or(|own| own == peer) && is_open
+    }
+
+    /// It has found its message here.
+    fn take(&self) {
+        if let Some(claim) = &self.claim {
+            claim.take(Place::Shared);
+        }
     }
 
     fn takes(&self, peer: usize, key: Key) -> bool {

@@ -13,6 +13,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::claim::Claim;
 use super::{Arrival, Channel, Request, Transport};
 use crate::error::{Error, Result};
 use crate::memory::View;
@@ -26,7 +27,7 @@ const PIECE: usize = 32 << 10;
 /// Bytes after which other operations have their turn.
 const BURST: usize = 1 << 20;
 
-/// The ranks of a group that is on one node.
+/// The ranks of a group that are on this node, numbered as its [`Node`] does; what ends reports ranks of the group.
 pub struct SharedTransport {
     mailbox: Arc<Mailbox>,
 }
@@ -49,6 +50,18 @@ impl SharedTransport {
         let state =
             State { outgoing: writers.into_iter().map(Outgoing::new).collect(), incoming: Incoming::new(readers) };
         SharedTransport { mailbox: Arc::new(Mailbox { node: node.clone(), state: Mutex::new(state) }) }
+    }
+
+    /// As [`Transport::receive`] from any rank, unless the message is found elsewhere first.
+    pub(super) fn receive_half(
+        &self,
+        channel: Channel,
+        tag: i32,
+        buffer: &View,
+        claim: Arc<Claim>,
+    ) -> impl Request + use<> {
+        let id = self.mailbox.lock().incoming.post(None, Key { channel, tag }, buffer, Some(claim));
+        Receive { mailbox: self.mailbox.clone(), peer: None, id, is_half: true }
     }
 }
 
@@ -77,8 +90,16 @@ impl Transport for SharedTransport {
     }
 
     fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
-        let id = self.mailbox.lock().incoming.post(peer, Key { channel, tag }, buffer);
-        Ok(Box::new(Receive { mailbox: self.mailbox.clone(), peer, id, moved: false }))
+        let id = self.mailbox.lock().incoming.post(peer, Key { channel, tag }, buffer, None);
+        Ok(Box::new(Receive { mailbox: self.mailbox.clone(), peer, id, is_half: false, moved: false }))
+    }
+}
+
+/// An error of a message, with the sender as the group knows it.
+fn in_group(node: &Node, error: Error) -> Error {
+    match error {
+        Error::Length { peer, received, expected } => Error::Length { peer: node.group_rank(peer), received, expected },
+        other => other,
     }
 }
 
@@ -93,14 +114,15 @@ struct Send {
 impl Request for Send {
     fn test(&mut self) -> Result<Option<Arrival>> {
         let mut state = self.mailbox.lock();
+        let rank = self.mailbox.node.group_rank(self.peer);
         let outgoing = &mut state.outgoing[self.peer];
         self.moved = outgoing.write();
         match outgoing.has_left(self.id) {
-            Some(true) => Ok(Some(Arrival { peer: self.peer, bytes: self.len as u64 })),
+            Some(true) => Ok(Some(Arrival { peer: rank, bytes: self.len as u64 })),
             // The peer makes no more room once it has gone.
             Some(false) => self.mailbox.node.check_peer(self.peer).map(|()| None),
             // A peer that has gone is the better reason.
-            None => self.mailbox.node.check_peer(self.peer).and(Err(Error::Abandoned { rank: self.peer })),
+            None => self.mailbox.node.check_peer(self.peer).and(Err(Error::Abandoned { rank })),
         }
     }
 
@@ -124,6 +146,8 @@ struct Receive {
     mailbox: Arc<Mailbox>,
     peer: Option<usize>,
     id: u64,
+    /// Whether a rank of another node may send the message, too.
+    is_half: bool,
     moved: bool,
 }
 
@@ -133,14 +157,16 @@ impl Request for Receive {
         // Before the look: what a peer has sent before it went is there.
         let absent = match self.peer {
             Some(peer) => node.check_peer(peer),
+            None if self.is_half => node.check_no_failure(),
             None => node.check_any_peer(),
         };
-        let (moved, ended) = self.mailbox.lock().incoming.progress(self.id)?;
+        let (moved, ended) =
+            self.mailbox.lock().incoming.progress(self.id).map_err(|error| in_group(node, error))?;
         self.moved = moved;
         if ended.is_none() {
             absent?;
         }
-        Ok(ended)
+        Ok(ended.map(|arrival| Arrival { peer: node.group_rank(arrival.peer), ..arrival }))
     }
 
     fn has_moved(&self) -> bool {
