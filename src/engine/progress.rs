@@ -158,7 +158,7 @@ impl Progress {
     fn rest(&self, now: Instant) -> Option<Duration> {
         let rings = self.remains.is_empty()
             && !self.running.is_empty()
-            && self.running.iter().all(|task| task.witness.is_some());
+            && self.running.iter().all(|task| task.witness.as_ref().is_some_and(|witness| witness.rings()));
         rings.then(|| {
             let queued = self.waiting.values().flatten();
             let deadlines = self.running.iter().chain(queued).filter_map(|task| task.operation.deadline());

@@ -4,12 +4,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::inline::{self, Attempt};
-use super::{Call, Group, Invocation, Issued, LONGEST_TIMEOUT, Shared, check, neighbours, schedule};
+use super::{Call, Group, Invocation, Issued, LONGEST_TIMEOUT, Shared, check, schedule};
 use crate::collective::node::Begun;
 use crate::engine::{Completion, Engine, OnFailure, Operation, Order, Outcome, Task, engine};
 use crate::error::{Error, Result};
 use crate::mpi;
-use crate::transport::{Outstanding, Transport};
+use crate::transport::Outstanding;
 
 /// What became of an operation whose issuer waits for it at once.
 #[derive(Debug)]
@@ -103,8 +103,7 @@ impl Group {
         if mpi::is_finalized() {
             return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
         }
-        let tag_max = self.shared.as_ref().map_or(self.transport.tag_max(), |shared| shared.transport.tag_max());
-        check::check(invocation, self.rank(), self.size(), tag_max)?;
+        check::check(invocation, self.rank(), self.size(), self.tag_max())?;
         let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock, since it may fail at any time, and then slots of a collective that has not ended here may be
@@ -175,10 +174,9 @@ impl Place<'_> {
     /// Hands it to the engine, as far as it has begun.
     fn submit(self, operation: Arc<Operation>, begun: Option<Begun>, completion: Box<dyn Completion>) {
         let Place { group, engine, invocation, sequence, timeout, .. } = self;
-        let (order, on_failure, shared) = (self.order(), self.on_failure(), self.shared());
+        let (order, on_failure) = (self.order(), self.on_failure());
         let outstanding = Arc::new(Outstanding::default());
-        let schedule = schedule::schedule(group, invocation, shared, begun, &outstanding, sequence, timeout);
-        let witness = shared.map(|shared| neighbours::witness(&shared.node, &invocation.call));
+        let (schedule, witness) = schedule::schedule(group, invocation, begun, &outstanding, sequence, timeout);
         engine.submit(Task { operation, schedule, outstanding, completion, order, on_failure, witness });
     }
 }

@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 
+use crate::collective::across;
 use crate::engine::{self, Engine, Lane, Operation, engine};
 use crate::error::{Error, Kind, Result};
 use crate::mpi::{self, Environment};
 use crate::shm::{Farewell, Node};
-use crate::transport::{MpiTransport, SharedTransport, Transport};
+use crate::transport::{MpiTransport, SharedTransport, SpanningTransport, Transport};
 
 /// The timeout of an operation if nothing else is said: as torch's (c10d `kBackendDefaultTimeout`).
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -65,6 +66,9 @@ pub struct Group {
     transport: Arc<MpiTransport>,
     /// What all ranks share if they are on one node: everything but monitored barriers goes through it.
     shared: Option<Shared>,
+    /// What the ranks of each node share if they are on several, some of which hold more than one. All ranks of the group
+    /// have it, or none.
+    spanning: Option<Spanning>,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
     /// When it was shut down.
@@ -77,6 +81,12 @@ pub struct Group {
 struct Shared {
     node: Arc<Node>,
     transport: Arc<SharedTransport>,
+}
+
+/// Memory that the ranks of this node share, in a group that spans nodes.
+struct Spanning {
+    place: across::Place,
+    transport: Arc<SpanningTransport>,
 }
 
 /// How many operations of each kind were issued.
@@ -110,7 +120,13 @@ impl Group {
         }
         let mut group = Group::over(engine, transport, options);
         group.meet_neighbours()?;
-        let over = if group.shared.is_some() { "shared memory and " } else { "" };
+        let over = match (&group.shared, &group.spanning) {
+            (Some(_), _) => "shared memory and ".to_owned(),
+            (_, Some(Spanning { place, .. })) => {
+                format!("shared memory on each of {} nodes and ", place.topology.nodes())
+            }
+            _ => String::new(),
+        };
         log::info!("group \"{}\": rank {rank} of {size} over {over}{}", group.lane.name(), mpi::library_version());
         Ok(group)
     }
@@ -121,6 +137,7 @@ impl Group {
             lane: Arc::new(Lane::new(options.name, transport.rank())),
             transport: Arc::new(transport),
             shared: None,
+            spanning: None,
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
             closed: OnceCell::new(),
@@ -178,6 +195,18 @@ impl Group {
         self.lane.check()
     }
 
+    fn tag_max(&self) -> i32 {
+        let shared = self.shared.as_ref().map(|shared| shared.transport.tag_max());
+        let spanning = self.spanning.as_ref().map(|spanning| spanning.transport.tag_max());
+        shared.or(spanning).unwrap_or(self.transport.tag_max())
+    }
+
+    /// The ranks on this node that this one shares memory with, if it does.
+    fn node(&self) -> Option<&Arc<Node>> {
+        let shared = self.shared.as_ref().map(|shared| &shared.node);
+        shared.or(self.spanning.as_ref().map(|spanning| &spanning.place.node))
+    }
+
     /// Drives until `operation`, of this group, is done, or for at most `limit`. Returns whether it is done.
     pub fn wait(&self, operation: &Operation, limit: Option<Duration>) -> bool {
         self.engine.wait(operation, limit)
@@ -217,7 +246,7 @@ impl Group {
 
     fn release(&self, engine: &'static Engine) -> Result<()> {
         // What is still pending goes on.
-        if let Some(Shared { node, .. }) = self.shared.as_ref().filter(|_| self.lane.pending() == 0) {
+        if let Some(node) = self.node().filter(|_| self.lane.pending() == 0) {
             node.bid_farewell(&Farewell::Left);
         }
         if self.lane.has_failed() || self.lane.pending() > 0 || self.strays.load(Ordering::Relaxed) > 0 {

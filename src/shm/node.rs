@@ -170,6 +170,11 @@ impl Node {
             .is_ok()
     }
 
+    /// The rank on the node of a rank of the group, if it is here.
+    pub fn rank_of(&self, group_rank: usize) -> Option<usize> {
+        self.members.iter().position(|member| member.group_rank == group_rank)
+    }
+
     /// Bytes of a payload, at most.
     pub fn capacity(&self) -> usize {
         self.layout.capacity()

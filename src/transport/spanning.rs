@@ -94,6 +94,10 @@ impl<H: Request, E: Request> Request for Either<H, E> {
         self.elsewhere.test()
     }
 
+    fn has_moved(&self) -> bool {
+        self.here.as_ref().is_some_and(Request::has_moved) || self.elsewhere.has_moved()
+    }
+
     fn cancel(&mut self) {
         self.here = None;
         self.elsewhere.cancel();

@@ -3,7 +3,7 @@
 //!
 //! Every rank waits for every other one, whatever the collective, so that ranks that call different things notice it.
 
-mod agreement;
+pub(super) mod agreement;
 mod all_gather;
 mod all_reduce;
 mod all_to_all;
@@ -14,7 +14,7 @@ mod gather;
 mod reduce;
 mod reduce_scatter;
 mod scatter;
-mod slots;
+pub(super) mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +30,7 @@ use crate::shm::{Announcement, Node, Round};
 use slots::Slots;
 
 /// After so many bytes a schedule lets others go on.
-const TURN: usize = 4 << 20;
+pub(super) const TURN: usize = 4 << 20;
 
 /// A collective that has begun its first round.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub fn absentees(node: &Node) -> Option<String> {
 
 /// Who has not taken, or sent, a message that is waited for, and what they did last.
 pub fn laggard(node: &Node, call: &Call) -> Option<String> {
-    let last = |rank| agreement::last_call(node.last(rank));
+    let last = |rank| agreement::last_call(node.rank_of(rank).and_then(|rank| node.last(rank)));
     match *call {
         Call::Send { to, .. } => Some(format!("rank {to} has not received it ({})", last(to))),
         Call::Receive { from: Some(from), .. } => Some(format!("rank {from} has not sent it ({})", last(from))),
@@ -120,7 +120,7 @@ pub async fn run(
 }
 
 /// Everybody's arrival at a round, or an error if one will not come.
-async fn arrival(node: &Node, round: Round) -> Result<()> {
+pub(super) async fn arrival(node: &Node, round: Round) -> Result<()> {
     let mut is_new = true;
     poll_fn(|context| {
         if node.have_all_arrived(round) {
@@ -139,7 +139,7 @@ async fn arrival(node: &Node, round: Round) -> Result<()> {
 }
 
 /// Lets the other schedules take a step.
-async fn pause() {
+pub(super) async fn pause() {
     let mut paused = false;
     poll_fn(|context| {
         if std::mem::replace(&mut paused, true) {
