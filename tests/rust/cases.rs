@@ -9,10 +9,18 @@ use rmpi::{
     Call, Completion, DataType, Error, Group, GroupOptions, Invocation, Outcome, ReduceOp, Reduction, Result, View,
 };
 
+use crate::{collectives, disagreement, messages};
+
 type Case = fn(&Group);
 
 const CASES: &[(&str, Case)] = &[
     ("all_reduce", all_reduce),
+    ("reductions", collectives::reductions),
+    ("movements", collectives::movements),
+    ("messages from everybody", messages::from_everybody_to_everybody),
+    ("messages from anybody", messages::from_anybody),
+    ("disagreement", disagreement::is_an_error_everywhere),
+    ("a failure is told to neighbours", failure_is_told),
     ("issue order across groups", issue_order),
     ("send and recv", send_and_recv),
     ("recv from any source", recv_from_any_source),
@@ -192,6 +200,25 @@ impl Completion for Expect {
         let error = result.as_ref().unwrap_err().to_string();
         assert!(error.contains(self.0), "{error}");
     }
+}
+
+/// A rank that gives up tells those that wait for it on its node, and they it: no timeout is needed.
+fn failure_is_told(group: &Group) {
+    let other = Group::world(GroupOptions { name: "given up".to_owned(), timeout: Duration::from_secs(1000) }).unwrap();
+    let node = std::env::var(rmpi::shm::identity::NODE_VARIABLE).unwrap_or_default();
+    let mut own = [0_u8; 8];
+    own[0] = node.bytes().next().unwrap_or(0);
+    let mut nodes = vec![[0_u8; 8]; group.size()];
+    let outputs: Vec<_> = nodes.iter_mut().map(|bytes| view(bytes)).collect();
+    group.run(&Invocation::new(Call::AllGather, &[view(&mut own)], &outputs)).unwrap();
+    if group.rank() == 0 {
+        other.abort("enough");
+    } else if nodes[group.rank()] == nodes[0] {
+        let error = other.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap_err().to_string();
+        assert!(error.contains("enough"), "{error}");
+    }
+    group.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap();
+    while !other.shutdown(Duration::from_secs(1)).unwrap() {}
 }
 
 fn monitored_barrier(group: &Group) {
