@@ -18,7 +18,10 @@ pub fn memory(len: usize, byte: u8) -> (Scratch, View) {
 
 /// The ranks of a node that is in this process alone, with slots of `capacity` bytes, and the doorbell of each.
 pub fn node(size: usize, capacity: usize) -> Result<Vec<(Arc<Node>, Arc<Doorbell>)>> {
-    Ok(simulated::node(&(0..size).collect::<Vec<_>>(), capacity)?.into_iter().map(|rank| (Arc::new(rank.node), rank.bell)).collect())
+    Ok(simulated::node(&(0..size).collect::<Vec<_>>(), capacity)?
+        .into_iter()
+        .map(|rank| (Arc::new(rank.node), rank.bell))
+        .collect())
 }
 
 struct Nobody;

@@ -22,7 +22,7 @@ impl Completion for Ignore {
 
 fn send(group: &Group, to: usize, tag: i32, values: &mut [u64]) -> Arc<Operation> {
     let call = Call::Send { to, tag };
-    group.issue(&Invocation::new(call, &[view(values)], &[]), None, Box::new(Ignore), false).unwrap()
+    group.issue(&Invocation::new(call, &[view(values)], &[]), None, Box::new(Ignore)).unwrap()
 }
 
 fn values(from: usize, to: usize, index: usize) -> Vec<u64> {
@@ -73,7 +73,7 @@ pub fn from_anybody(group: &Group) {
             .map(|values| {
                 let outputs = [view(values)];
                 let invocation = Invocation::new(call, &[], &outputs);
-                group.issue(&invocation, None, Box::new(Ignore), false).unwrap()
+                group.issue(&invocation, None, Box::new(Ignore)).unwrap()
             })
             .collect();
         for (operation, values) in receives.iter().zip(&memory) {

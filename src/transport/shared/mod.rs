@@ -61,7 +61,7 @@ impl SharedTransport {
         claim: Arc<Claim>,
     ) -> impl Request + use<> {
         let id = self.mailbox.lock().incoming.post(None, Key { channel, tag }, buffer, Some(claim));
-        Receive { mailbox: self.mailbox.clone(), peer: None, id, is_half: true }
+        Receive { mailbox: self.mailbox.clone(), peer: None, id, is_half: true, moved: false }
     }
 }
 
@@ -160,8 +160,7 @@ impl Request for Receive {
             None if self.is_half => node.check_no_failure(),
             None => node.check_any_peer(),
         };
-        let (moved, ended) =
-            self.mailbox.lock().incoming.progress(self.id).map_err(|error| in_group(node, error))?;
+        let (moved, ended) = self.mailbox.lock().incoming.progress(self.id).map_err(|error| in_group(node, error))?;
         self.moved = moved;
         if ended.is_none() {
             absent?;
