@@ -24,7 +24,10 @@ rust::Slice<const bridge::Region> as_slice(const Regions& regions) { return {reg
 /// then.
 class Issuing final : public bridge::Issuer {
  public:
-  Issuing(int rank, Launch& launch) : rank_(rank), launch_(launch) {}
+  Issuing(int rank, Launch& launch) : rank_(rank), launch_(launch), is_profiled_(at::hasCallbacks()) {
+    // The event begins with the Work, and before the core is called: what listens to it may issue operations itself.
+    if (is_profiled_) work();
+  }
 
   std::unique_ptr<bridge::Completion> completion() override {
     return work()->completion(std::move(launch_.staging), std::move(launch_.epilogue));
@@ -32,8 +35,8 @@ class Issuing final : public bridge::Issuer {
 
   const c10::intrusive_ptr<WorkRMPI>& work() {
     if (!work_) {
-      work_ = c10::make_intrusive<WorkRMPI>(rank_, launch_.type, launch_.title, launch_.profiled,
-                                            std::move(launch_.results));
+      work_ = c10::make_intrusive<WorkRMPI>(rank_, launch_.type, is_profiled_ ? launch_.title : nullptr,
+                                            launch_.profiled, std::move(launch_.results));
     }
     return work_;
   }
@@ -41,6 +44,7 @@ class Issuing final : public bridge::Issuer {
  private:
   const int rank_;
   Launch& launch_;
+  const bool is_profiled_;
   c10::intrusive_ptr<WorkRMPI> work_;
 };
 
@@ -72,8 +76,6 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
   const auto batch = launch.batch ? std::move(launch.batch) : open_batch();
   Issuing issuing(rank, launch);
   if (batch) batch->join_batch(*issuing.work());
-  // The profiler's event begins with the Work.
-  if (at::hasCallbacks()) issuing.work();
   launch.call.waits = !launch.async_op && !batch;
   bridge::Issued issued{};
   try {

@@ -357,6 +357,7 @@ fn version() -> String {
 unsafe fn views(regions: &[ffi::Region]) -> &[View] {
     const {
         assert!(size_of::<ffi::Region>() == size_of::<View>() && align_of::<ffi::Region>() == align_of::<View>());
+        assert!(std::mem::offset_of!(ffi::Region, data) == View::ADDRESS_OFFSET);
     }
     // SAFETY: both are an address and a length, in this order, with C's layout; the caller makes `View`'s promise.
     unsafe { std::slice::from_raw_parts(regions.as_ptr().cast(), regions.len()) }

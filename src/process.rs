@@ -1,4 +1,5 @@
-//! Telling a forked child from the process that made an object, without a system call.
+//! Telling a forked child from the process that made an object, without a system call. It takes a fork that runs its
+//! handlers, as fork(3) and Python's do; a process made by clone(2) itself is not told.
 
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -151,7 +151,8 @@ impl Progress {
             }
         }
         self.expire(now, ended);
-        Turn { moved: ended.len() > before || self.eager.take(), rest: self.rest(now) }
+        let eager = self.eager.take();
+        Turn { moved: ended.len() > before || eager, rest: self.rest(now) }
     }
 
     /// How long nobody has to look, if everything that is waited for rings the doorbell.

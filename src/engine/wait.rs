@@ -36,8 +36,10 @@ impl Engine {
             match turn {
                 Some(turn) if turn.moved => backoff.reset(),
                 Some(_) => {
-                    if let Some(pause) = backoff.step().take() {
-                        self.rest(Driver::Waiter, pause, left, || operation.is_done());
+                    if let Some(pause) = backoff.step().take()
+                        && self.rest(Driver::Waiter, pause, left, || operation.is_done())
+                    {
+                        backoff.reset();
                     }
                 }
                 None => {
@@ -56,18 +58,19 @@ impl Engine {
     }
 
     /// For a thread that drives and has found nothing to do: sleeps until something may be to do, for at most `left`.
-    /// `pause` is how long if what is under way has to be polled; not at all if `enough` says so.
+    /// `pause` is how long if what is under way has to be polled; not at all if `enough` says so. Returns whether
+    /// something has moved after all.
     pub(super) fn rest(
         &'static self,
         driver: Driver,
         pause: Duration,
         left: Option<Duration>,
         enough: impl FnOnce() -> bool,
-    ) {
+    ) -> bool {
         let sleeper = self.bell.at_the_door();
         // Whatever comes from now on rings.
         let pause = match self.try_turn(driver) {
-            Some(turn) if turn.moved => return,
+            Some(turn) if turn.moved => return true,
             Some(turn) => turn.rest.unwrap_or(pause),
             None => pause,
         };
@@ -75,6 +78,7 @@ impl Engine {
         if !enough() && self.inbox().is_empty() {
             sleeper.sleep(Some(left.map_or(pause, |left| left.min(pause))));
         }
+        false
     }
 
     /// Drives until the lane has no operation left, or for at most `limit`. Returns whether none is left.
@@ -87,15 +91,19 @@ impl Engine {
         let mut backoff = Backoff::waiter();
         while lane.pending() > 0 {
             let left = until.saturating_duration_since(Instant::now());
-            match self.try_turn(Driver::Waiter) {
-                Some(turn) if turn.moved => backoff.reset(),
-                _ if lane.pending() == 0 => return true,
-                _ if left.is_zero() => return false,
-                _ => {
-                    if let Some(pause) = backoff.step().take() {
-                        self.rest(Driver::Waiter, pause, Some(left), || lane.pending() == 0);
-                    }
-                }
+            let moved = self.try_turn(Driver::Waiter).is_some_and(|turn| turn.moved);
+            if lane.pending() == 0 {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+            if moved {
+                backoff.reset();
+            } else if let Some(pause) = backoff.step().take()
+                && self.rest(Driver::Waiter, pause, Some(left), || lane.pending() == 0)
+            {
+                backoff.reset();
             }
         }
         true
@@ -108,10 +116,12 @@ impl Engine {
         let mut backoff = Backoff::background();
         // Users hear of nothing once the process is leaving.
         while self.has_work() || !self.leaving() && self.unfinished.load(Ordering::Acquire) > 0 {
-            if self.try_turn(Driver::Passing).is_some_and(|turn| turn.moved) {
+            let moved = self.try_turn(Driver::Passing).is_some_and(|turn| turn.moved);
+            if Instant::now() >= until {
+                return !self.has_work() && (self.leaving() || self.unfinished.load(Ordering::Acquire) == 0);
+            }
+            if moved {
                 backoff.reset();
-            } else if Instant::now() >= until {
-                return false;
             } else if let Some(pause) = backoff.step().take() {
                 thread::sleep(pause);
             }

@@ -23,6 +23,10 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
+    /// Where in it the address is; the length follows.
+    #[cfg(feature = "bridge")]
+    pub(crate) const ADDRESS_OFFSET: usize = std::mem::offset_of!(View, address);
+
     /// A view of `len` bytes at `address`.
     ///
     /// # Safety

@@ -175,6 +175,14 @@ impl Node {
         self.members.iter().position(|member| member.group_rank == group_rank)
     }
 
+    /// An error if `rank`, whose memory has been read, may have used it for something else by then.
+    pub fn check_after_reading(&self, rank: usize) -> Result<()> {
+        // Acquire: what `check_peer` finds is not older than what has been read. A rank says that it has failed before its
+        // memory is its own again.
+        fence(Ordering::Acquire);
+        self.check_peer(rank)
+    }
+
     /// Bytes of a payload, at most.
     pub fn capacity(&self) -> usize {
         self.layout.capacity()

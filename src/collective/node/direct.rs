@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::slots::Slots;
-use super::{TURN, arrival, pause};
+use super::{arrival, pause};
 use crate::collective::{Call, Invocation};
 use crate::error::Result;
 use crate::memory::View;
@@ -15,6 +15,8 @@ use crate::shm::{Announcement, Node};
 
 /// From this many rounds on it is worth two more.
 const LONG: u64 = 4;
+/// After so many bytes others have their turn: the pages read may have to be fetched first.
+const PIECE: usize = 1 << 20;
 
 /// Whether to read directly, after the first of `rounds` rounds. All ranks decide alike.
 pub(super) fn applies(node: &Node, call: &Call, rounds: u64) -> bool {
@@ -42,12 +44,16 @@ pub(super) async fn run(node: &Arc<Node>, invocation: &Invocation<'_>, announcem
 
     let reads = reads(slots, invocation);
     let mut could = true;
-    for (sender, address, output) in reads {
-        for start in (0..output.len()).step_by(TURN) {
-            let piece = output.slice(start..(start + TURN).min(output.len()));
+    for &(sender, address, output) in &reads {
+        for start in (0..output.len()).step_by(PIECE) {
+            let piece = output.slice(start..(start + PIECE).min(output.len()));
             could = could && node.read_memory(sender, address + start as u64, &piece);
             pause().await;
         }
+    }
+    // A sender that has failed has its memory back, and may have changed it before it was read.
+    for &(sender, ..) in &reads {
+        node.check_after_reading(sender)?;
     }
 
     let round = node.begin();

@@ -321,6 +321,35 @@ fn ranks_stop_reading_memory_when_one_of_them_cannot() {
 }
 
 #[test]
+fn memory_of_a_rank_that_has_failed_meanwhile_is_not_taken_for_data() {
+    let pair = nodes(2, 512);
+    pair.iter().for_each(|node| node.copy_once(true));
+    let mut memory = [Buffers::new(&[input(0, 0, 3000)]), Buffers::zeroed(&[3000])];
+    let start = |rank: usize, views: &[View]| -> Steps {
+        let call = Call::Broadcast { root: 0 };
+        Box::pin(super::run(pair[rank].clone(), call, DataType::Int32, Vec::new(), views.to_vec(), None))
+    };
+    let (mut root, mut reader) = (start(0, &memory[0].views), start(1, &memory[1].views));
+    let poll = |steps: &mut Steps| steps.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    // The first round; then everybody says where its memory is, and the root, which reads nothing, that it has read.
+    // The reader has read some of it then.
+    for _ in 0..2 {
+        assert!(poll(&mut root).is_pending());
+        assert!(poll(&mut reader).is_pending());
+    }
+    // The root gives up, and uses its memory for something else.
+    pair[0].bid_farewell(&crate::shm::Farewell::Failed(crate::error::Kind::Timeout, "no time".to_owned()));
+    memory[0].views[0].fill(0xee);
+    let result = (0..100).find_map(|_| match poll(&mut reader) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    });
+    assert!(matches!(result, Some(Err(Error::PeerFailed { rank: 0, .. }))), "{result:?}");
+    drop(root);
+    memory[1].scratch.clear();
+}
+
+#[test]
 fn a_rank_that_has_gone_is_not_waited_for() {
     let start = |nodes: &[Arc<Node>]| -> Steps {
         Box::pin(super::run(nodes[0].clone(), Call::Barrier, DataType::Bytes, Vec::new(), Vec::new(), None))

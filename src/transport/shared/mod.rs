@@ -120,6 +120,7 @@ impl Request for Send {
         match outgoing.has_left(self.id) {
             Some(true) => Ok(Some(Arrival { peer: rank, bytes: self.len as u64 })),
             // The peer makes no more room once it has gone.
+            Some(false) if self.moved => Ok(None),
             Some(false) => self.mailbox.node.check_peer(self.peer).map(|()| None),
             // A peer that has gone is the better reason.
             None => self.mailbox.node.check_peer(self.peer).and(Err(Error::Abandoned { rank })),
@@ -162,7 +163,8 @@ impl Request for Receive {
         };
         let (moved, ended) = self.mailbox.lock().incoming.progress(self.id).map_err(|error| in_group(node, error))?;
         self.moved = moved;
-        if ended.is_none() {
+        // While something comes there may be more, and what is waited for may be behind it.
+        if ended.is_none() && !moved {
             absent?;
         }
         Ok(ended.map(|arrival| Arrival { peer: node.group_rank(arrival.peer), ..arrival }))
