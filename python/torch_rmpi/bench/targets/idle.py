@@ -69,7 +69,7 @@ FAMILY = Family(
         Target(
             id="S7",
             what=f"processor time of a rank whose {name} waits 5 s",
-            rival="in-tree MPI: 100 %",
+            rival="-",
             goal=Goal(3),
             unit=" %",
             value=partial(_value, name),

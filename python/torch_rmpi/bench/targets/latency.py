@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
@@ -15,22 +17,27 @@ _SIZE = 4
 _LONGER = 4
 
 
-def _recorded(group: dist.ProcessGroup | None) -> bool:
-    """Whether torch's flight recorder hears of the group's operations."""
-    world = distributed_c10d._world
-    return group in getattr(world, "pg_flight_recorder_hooks", {})
+def _recorder(groups: Sequence[dist.ProcessGroup | None]) -> bool:
+    """Whether torch's flight recorder hears of the groups' operations; False if this torch has none for plugins.
+
+    Raises RuntimeError if it does not hear of all: then they do not compare, or torch does less than it does for users.
+    """
+    hooks = getattr(distributed_c10d._world, "pg_flight_recorder_hooks", None)
+    if hooks is None:
+        return False
+    heard = [group in hooks for group in groups]
+    if not all(heard):
+        raise RuntimeError(f"torch's flight recorder is attached to {sum(heard)} of {len(heard)} groups, not to all")
+    return True
 
 
 def measure(scale: Scale, progress: Progress) -> Measured:
     """All-reduce of one float with rmpi, with a group that does nothing, and with Gloo."""
     available = session.open_groups(["rmpi", "noop", "gloo"])
-    recorded = {name: _recorded(available[name]) for name in ("rmpi", "noop")}
-    # Either both pay for the recorder, or this torch has none for backends from outside.
-    if len(set(recorded.values())) != 1:
-        raise RuntimeError(f"the flight recorder is attached to one of the two groups only: {recorded}")
+    recorder = _recorder([available["rmpi"], available["noop"]])
     cases = session.cases(["all_reduce"], ["float32"], [_SIZE], dist.get_world_size())
     results = session.measure(cases, available, _LONGER * scale.seconds, _LONGER * scale.rounds, progress)
-    return Measured(results, {"flight recorder": float(recorded["noop"])})
+    return Measured(results, {"flight recorder": float(recorder)})
 
 
 def _time(measured: Measured, backend: str) -> float:
