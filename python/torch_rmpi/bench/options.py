@@ -41,6 +41,6 @@ def names(known: Sequence[str]) -> Callable[[str], list[str]]:
         for name in wanted:
             if name not in known:
                 raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return wanted
+        return list(dict.fromkeys(wanted))
 
     return parse

@@ -10,20 +10,23 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
-from torch_rmpi import _launcher_env, _mpiexec
+from torch_rmpi import _launcher_env
 from torch_rmpi.bench import options as kinds
 from torch_rmpi.bench import results
 from torch_rmpi.bench.progress import Bar, Progress
-from torch_rmpi.bench.targets import catalogue, markdown, report
-from torch_rmpi.bench.targets.baseline import MPI
-from torch_rmpi.bench.targets.job import JobFailed, Launcher
+from torch_rmpi.bench.targets import baseline, catalogue, job, markdown, mean, report
+from torch_rmpi.bench.targets.job import Launcher
 from torch_rmpi.bench.targets.measured import Measured
+from torch_rmpi.bench.targets.mpi_program import MPI
 from torch_rmpi.bench.targets.report import Report
 from torch_rmpi.bench.targets.target import Family, Scale
 
 #: Processes that ran in the last minute, above which the machine is not quiet.
 _BUSY = 0.5
+_NOTHING_TO_PLOT = "--plot shows S4 and S5, and neither was measured"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,12 +65,13 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def measure(families: Sequence[Family], options: argparse.Namespace) -> tuple[dict[str, list[Measured]], list[str]]:
-    """What each run of each family has measured, and what failed."""
+def measure(
+    families: Sequence[Family], options: argparse.Namespace
+) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+    """What each run of each family has measured; and, by family, what failed."""
     shown = options.progress == "always" or (options.progress == "auto" and sys.stderr.isatty())
     bar = Bar() if shown else Progress()
     bar.expect(100 * len(families) * options.runs)
-    scale = Scale(options.seconds, options.rounds, options.quick)
     measured: dict[str, list[Measured]] = {}
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="torch_rmpi-bench-") as folder:
@@ -86,61 +90,109 @@ def measure(families: Sequence[Family], options: argparse.Namespace) -> tuple[di
                 else:
                     print(f"run {run + 1} of {options.runs}: {family.name}", file=sys.stderr, flush=True)
                 try:
-                    jobs = Launcher(scale, Path(folder), options.limit, heard)
+                    jobs = Launcher(_scale(options), Path(folder), options.limit, heard)
                     measured.setdefault(family.name, []).append(family.run(family, jobs))
-                except (JobFailed, _mpiexec.LauncherError, RuntimeError, OSError) as error:
+                # Whatever is wrong with one family, minutes of measuring the others are not lost.
+                except Exception as error:
                     bar.clear()
-                    failures[family.name] = str(error)
-                    print(f"{family.name}: {error}", file=sys.stderr, flush=True)
+                    failures[family.name] = report.reason(error)
+                    print(f"{family.name}: {failures[family.name]}", file=sys.stderr, flush=True)
     bar.clear()
     # The median of fewer runs than were asked for is not what was asked for.
-    return {name: parts for name, parts in measured.items() if name not in failures}, list(failures)
+    return {name: parts for name, parts in measured.items() if name not in failures}, failures
 
 
-def _plot(made: Report, path: Path) -> None:
-    from torch_rmpi.bench import plot
+def _scale(options: argparse.Namespace) -> Scale:
+    return Scale(options.seconds, options.rounds, options.quick)
 
-    lines = made.results("mean of 2 ranks")
+
+def _plotted(made: Report) -> list[results.Result]:
+    lines = made.results(mean.TWO_RANKS.name)
     # The same sizes were measured beside MPI in C, too; of rmpi one curve is enough.
     own = {result.key for result in lines}
-    lines = lines + [result for result in made.results("MPI in C") if result.backend == MPI or result.key not in own]
-    if not lines:
-        raise SystemExit("--plot shows S4 and S5, and neither was measured")
-    plot.save(results.Report(2, made.machine, lines), path)
+    return lines + [
+        result for result in made.results(baseline.FAMILY.name) if result.backend == MPI or result.key not in own
+    ]
 
 
-def write(made: Report, options: argparse.Namespace) -> None:
-    """Prints and writes what was asked for."""
+def write(made: Report, options: argparse.Namespace) -> bool:
+    """Prints and writes what was asked for; False if there is nothing to plot."""
     print(f"{report.about(made)}\n\n{report.table(made)}", flush=True)
     if options.json is not None:
         made.save(options.json)
-    if options.plot is not None:
-        _plot(made, options.plot)
+    plot, plotted = options.plot, _plotted(made)
+    if plot is not None and not plotted:
+        print(_NOTHING_TO_PLOT, file=sys.stderr)
+        plot = None
+    if plot is not None:
+        from torch_rmpi.bench import plot as pictures
+
+        pictures.save(results.Report(2, made.machine, plotted), plot)
     for path in options.markdown:
-        markdown.write(made, path, options.plot)
+        markdown.write(made, path, plot)
+    return plot is not None or options.plot is None
+
+
+def _check_file(option: str, path: Path) -> None:
+    """Raises SystemExit if the file cannot be written."""
+    folder = path.parent
+    if path.is_dir() or not (os.access(path, os.W_OK) if path.exists() else os.access(folder, os.W_OK | os.X_OK)):
+        raise SystemExit(f"{option}: {path} cannot be written")
+
+
+def _check(options: argparse.Namespace, families: Sequence[Family]) -> None:
+    """Raises SystemExit if something that was asked for cannot be written: now, and not after a quarter of an hour."""
+    if options.plot is not None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise SystemExit("--plot needs matplotlib: python -m pip install matplotlib")
+        if options.source is None and not {mean.TWO_RANKS, baseline.FAMILY} & set(families):
+            raise SystemExit(_NOTHING_TO_PLOT)
+        _check_file("--plot", options.plot)
+    if options.json is not None:
+        _check_file("--json", options.json)
+    for path in options.markdown:
+        _check_file("--markdown", path)
+        markdown.around(path)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the job that runs, and removes what was written for it."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; 1 if something could not be measured."""
     options = parser().parse_args(arguments)
-    # Before it takes minutes to find out.
-    if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise SystemExit("--plot needs matplotlib: python -m pip install matplotlib")
+    families = [family for family in catalogue.FAMILIES if any(target.id in options.only for target in family.targets)]
+    _check(options, families)
     if options.source is not None:
-        write(report.load(options.source), options)
-        return 0
+        return 0 if write(report.load(options.source), options) else 1
     if _launcher_env.detect() is not None:
         parser().error("this command starts its ranks itself; run it without a launcher")
     load = os.getloadavg()[0]
     if load > _BUSY and not options.quick:
         print(f"This machine is busy (load {load:.1f}): what is measured now means little.", file=sys.stderr)
-    families = [family for family in catalogue.FAMILIES if any(target.id in options.only for target in family.targets)]
+    settings = job.settings(os.environ)
+    if settings:
+        print(f"The environment may change what is measured: {settings}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        measured, failed = measure(families, options)
+        measured, failures = measure(families, options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     if measured:
-        write(report.make(measured, families, options.only, options.quick), options)
-    if failed:
-        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        made = report.gather(measured, _scale(options))
+        if settings:
+            made.machine["settings"] = settings
+        if options.json is not None:
+            # The times, whatever becomes of what is made of them.
+            made.save(options.json)
+        unfit = report.judge(made, measured, families, options.only)
+        for name, reason in unfit.items():
+            print(f"{name}: {reason}", file=sys.stderr)
+        failures |= unfit
+        write(made, options)
+    if failures:
+        print(f"not measured: {', '.join(failures)}", file=sys.stderr)
+    return 1 if failures else 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch_rmpi import _rank_main
@@ -22,12 +23,34 @@ from torch_rmpi.bench.targets.target import Family, Scale
 _LINES = 40
 #: What a launcher gets to end its ranks after SIGTERM.
 _PATIENCE = 15.0
-#: The flight recorder is part of the floor that small operations are compared with, and is on unless these say no.
-_RECORDER = ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE")
+#: Not handed on. The flight recorder is part of the floor that small operations are compared with, and is on unless
+#: these say no; and the launcher gives each rank its share of the cores unless the number of threads is set.
+_DROPPED = ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE", "OMP_NUM_THREADS")
+#: What else may change the times. It is handed on: somebody may want to know what it does.
+_SETTINGS = (
+    "TORCH_RMPI_",
+    "TORCH_DISTRIBUTED_",
+    "GLOO_",
+    "OMPI_MCA_",
+    "PRTE_MCA_",
+    "MPICH_",
+    "MPIR_CVAR_",
+    "UCX_",
+    "FI_",
+    "OMP_",
+    "KMP_",
+    "MKL_",
+)
 
 
 class JobFailed(Exception):
     """The job ended badly or not in time; the text says how, with the end of its output."""
+
+
+def settings(environment: Mapping[str, str]) -> str:
+    """The variables that jobs get and that may change what is measured, as in a shell; "" if there are none."""
+    found = {name for name in environment if name.startswith(_SETTINGS)} - set(_DROPPED)
+    return " ".join(f"{name}={shlex.quote(environment[name])}" for name in sorted(found))
 
 
 class Output:
@@ -61,24 +84,34 @@ def run(words: Sequence[str], limit: float, heard: Callable[[int, str], None]) -
         limit: seconds after which it is ended.
         heard: is told percent and text of what the job says of its progress.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _RECORDER}
+    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     output = Output(heard)
+    parent = os.getpid()
+    # What a signal's handler raises while Python forks is lost, and the job with it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
     def in_child() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _rank_main.die_with_parent(signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGTERM)
 
-    process = subprocess.Popen(
-        words,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=in_child,  # noqa: PLW1509 (one thread)
-    )
     try:
-        in_time = _read(process, time.monotonic() + limit, output)
+        process = subprocess.Popen(
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=in_child,  # noqa: PLW1509 (one thread)
+        )
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            in_time = _read(process, time.monotonic() + limit, output)
+        finally:
+            _end(process)
     finally:
-        _end(process)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if not in_time:
         raise JobFailed(f"still ran after {limit:g} s and was ended. Its last lines:\n{output.end()}")
     if process.returncode != 0:
@@ -125,22 +158,35 @@ class Launcher:
     """Starts the jobs of a run."""
 
     def __init__(self, scale: Scale, folder: Path, limit: float, heard: Callable[[int, str], None]) -> None:
+        """`heard` is told percent of all jobs, and text."""
         self.scale, self.folder = scale, folder
         self._limit, self._heard = limit, heard
+        self._jobs, self._ended = 1, 0
+
+    def expect(self, jobs: int) -> None:
+        """There will be so many jobs, not one."""
+        self._jobs = jobs
 
     def measure(self, family: Family) -> Measured:
-        """What rank 0 of a job for the family has measured. Raises JobFailed."""
+        """What rank 0 of a job for the family has measured. Raises JobFailed, or NotMeasured."""
         output = self.folder / "measured.json"
+        # What an earlier job has left there must not pass for this one's.
+        output.unlink(missing_ok=True)
         scale = ["--seconds", str(self.scale.seconds), "--rounds", str(self.scale.rounds)]
         scale += ["--quick"] if self.scale.quick else []
         words = ["-m", "torch_rmpi.bench.targets.rank", *scale, "--output", str(output), family.name]
-        self._launch(words, family.ranks)
-        return measured.load(output)
+        self._launch(words, family.ranks, family.name)
+        return measured.load(output, family.name)
 
     def program(self, words: list[str], ranks: int) -> None:
         """Runs a program that is not Python's. Raises JobFailed."""
-        self._launch(["--no-python", *words], ranks)
+        self._launch(["--no-python", *words], ranks, Path(words[0]).name)
 
-    def _launch(self, words: Sequence[str], ranks: int) -> None:
+    def _launch(self, words: Sequence[str], ranks: int, text: str) -> None:
+        def heard(percent: int, text: str) -> None:
+            self._heard((100 * self._ended + percent) // self._jobs, text)
+
+        heard(0, text)
         command = [sys.executable, "-m", "torch_rmpi.run", "-n", str(ranks), *words]
-        run(command, self._limit, self._heard)
+        run(command, self._limit, heard)
+        self._ended += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch_rmpi.bench import results
 from torch_rmpi.bench.results import Result, human
 from torch_rmpi.bench.targets import report as reports
-from torch_rmpi.bench.targets.baseline import MPI
+from torch_rmpi.bench.targets.mpi_program import MPI
 from torch_rmpi.bench.targets.report import Report
 from torch_rmpi.bench.targets.target import microseconds
 
@@ -44,7 +44,10 @@ def _times(title: str, measured: Sequence[Result], rival: str, name: str) -> lis
 def section(report: Report, plot: str | None) -> str:
     """The section, without its marks. `plot`: how the file refers to the picture."""
     lines = ["## Results", "", *reports.about(report).split("\n"), ""]
-    lines.append(f"Medians of {report.runs} runs; in brackets the smallest and the largest of them.")
+    lines.append(
+        f"{report.runs} runs, {report.scale.seconds:g} s for each time; in brackets the smallest and the largest of "
+        f"their values. {reports.MEDIANS}"
+    )
     head = ["", "what", "beside", "target", "measured", "", "times"]
     rows = []
     for line in report.lines:
@@ -60,17 +63,26 @@ def section(report: Report, plot: str | None) -> str:
     return "\n".join(lines)
 
 
+def around(path: Path) -> tuple[str, str]:
+    """What the file has before and after the section, or is to have where it has none.
+
+    Raises SystemExit if it has one of the marks only, or cannot be read.
+    """
+    try:
+        old = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{path} cannot be read: {error}") from error
+    if (BEGIN in old, END in old) == (False, False):
+        return (f"{old.rstrip()}\n\n" if old.strip() else ""), "\n"
+    before, _, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"{path} has only one of the marks of the results, or the end first; remove it")
+    return before, after
+
+
 def write(report: Report, path: Path, plot: Path | None) -> None:
-    """Puts the section between the marks of the file, or to its end where it has none. Raises SystemExit if it has one
-    of the marks only."""
+    """Puts the section between the marks of the file, or to its end where it has none. Raises SystemExit."""
     reference = None if plot is None else os.path.relpath(plot, path.parent)
-    block = f"{BEGIN}\n{section(report, reference)}\n{END}"
-    old = path.read_text() if path.exists() else ""
-    before, begin, rest = old.partition(BEGIN)
-    inside, end, after = rest.partition(END)
-    del inside
-    if bool(begin) != bool(end):
-        raise SystemExit(f"{path} has only one of the marks of the results; remove it")
-    if not begin:
-        before, after = (f"{old.rstrip()}\n\n" if old.strip() else ""), "\n"
-    path.write_text(before + block + after)
+    before, after = around(path)
+    path.write_text(f"{before}{BEGIN}\n{section(report, reference)}\n{END}{after}")

@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from torch_rmpi.bench import results, session
 from torch_rmpi.bench.progress import Progress
-from torch_rmpi.bench.targets.measured import Measured
+from torch_rmpi.bench.targets.measured import Measured, NotMeasured
 from torch_rmpi.bench.targets.target import MIB, Family, Goal, Scale, Target, microseconds
 
 #: As in torch: all_gather_into_tensor, reduce_scatter_tensor, all_to_all_single, and send with recv.
@@ -21,18 +21,15 @@ def measure(scale: Scale, progress: Progress) -> Measured:
     available = session.open_groups(["rmpi", "gloo"])
     sizes = _QUICK_SIZES if scale.quick else _SIZES
     cases = session.cases(_OPS, ["float32"], sizes, dist.get_world_size())
-    measured = session.measure(cases, available, scale.seconds, scale.rounds, progress)
-    missing = {(*case, name) for case in cases for name in available} - {result.key for result in measured}
-    if missing:
-        # A mean over fewer would be another number.
-        raise RuntimeError(f"not measured: {sorted(missing)}")
-    return Measured(measured)
+    measured = Measured(session.measure(cases, available, scale.seconds, scale.rounds, progress))
+    measured.require((*case, name) for case in cases for name in available)
+    return measured
 
 
 def _mean(measured: Measured) -> float:
     ratio = results.mean_ratio(measured.results, "gloo")
     if ratio is None:
-        raise KeyError("nothing was measured with both backends")
+        raise NotMeasured("nothing was measured with both backends")
     return ratio
 
 

@@ -1,10 +1,11 @@
 /* The blocking collectives of an MPI, as a C program calls them.
  *
- * mpi_baseline OUTPUT SECONDS SIZE...
+ * mpi_baseline OUTPUT SECONDS RANKS SIZE...
  *
- * For each size in bytes, each collective runs for about SECONDS. Rank 0 writes to the file OUTPUT a line for each:
- * name, bytes, and the nanoseconds of each run on its slowest rank. Counting, warming up and rotating buffers are those
- * of the Python benchmark (timing.py and operations.py).
+ * For each size in bytes, each collective runs for about SECONDS, on RANKS ranks. Rank 0 writes to the file OUTPUT
+ * which MPI it is linked with, and a line for each collective and size: name, bytes, and the nanoseconds of each run on
+ * its slowest rank. Counting, warming up and rotating buffers are those of the Python benchmark (timing.py and
+ * operations.py). Without arguments it prints the MPI that it is linked with, and needs no launcher.
  */
 #include <errno.h>
 #include <mpi.h>
@@ -115,15 +116,36 @@ static void measure(const char* name, collective* call, size_t bytes, double sec
   release(&buffers);
 }
 
+/* The first line of the text, which some MPIs have several of, has name and version. */
+static void print_library(FILE* output) {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING + 1] = "";
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  fprintf(output, "library %.*s\n", (int)strcspn(text, "\r\n"), text);
+}
+
+/* Under the launcher of another MPI each process would be a job of one rank, and measure nothing. */
+static void check_ranks(const char* expected) {
+  if (ranks == atoi(expected)) return;
+  fprintf(stderr, "mpi_baseline: one of %d ranks, not of %s: is the launcher that of another MPI?\n", ranks, expected);
+  MPI_Abort(MPI_COMM_WORLD, 1);
+}
+
 int main(int count, char** words) {
+  if (count == 1) {
+    print_library(stdout);
+    return 0;
+  }
   MPI_Init(&count, &words);
   MPI_Comm_size(MPI_COMM_WORLD, &ranks);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  if (count < 4) fail("usage: mpi_baseline OUTPUT SECONDS SIZE...");
+  if (count < 5) fail("usage: mpi_baseline OUTPUT SECONDS RANKS SIZE...");
+  check_ranks(words[3]);
   FILE* output = rank == 0 ? fopen(words[1], "w") : NULL;
   if (rank == 0 && output == NULL) fail(strerror(errno));
+  if (output != NULL) print_library(output);
   double seconds = atof(words[2]);
-  for (int word = 3; word < count; word++) {
+  for (int word = 4; word < count; word++) {
     size_t unit = sizeof(float) * (size_t)ranks;
     size_t bytes = strtoull(words[word], NULL, 10);
     if (bytes < sizeof(float) || bytes > INT32_MAX) fail("a size is at least 4, and less than 2 GiB");

@@ -33,7 +33,7 @@ def main() -> int:
     measured = family.measure(scale, Lines() if first else Progress())
     if first:
         measured.machine = results.machine()
-        measured.save(options.output)
+        measured.save(options.output, family.name)
     dist.destroy_process_group()
     return 0
 

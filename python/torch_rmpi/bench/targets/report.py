@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from torch_rmpi._mpiexec import LauncherError
 from torch_rmpi.bench.results import Result
 from torch_rmpi.bench.targets import measured
-from torch_rmpi.bench.targets.measured import Measured
-from torch_rmpi.bench.targets.target import CORES, Family, Target
+from torch_rmpi.bench.targets.job import JobFailed
+from torch_rmpi.bench.targets.measured import Measured, NotMeasured
+from torch_rmpi.bench.targets.target import CORES, Family, Scale, Target
 
-_VERSION = 1
+_VERSION = 2
+#: Digits behind the point: as a rule, and where fewer would show a value as the goal itself.
+_DIGITS, _MOST_DIGITS = 2, 6
+#: What the times beside a value are.
+MEDIANS = "The times are medians over all runs; a value is the median of the values that each run has come to."
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,8 @@ class Line:
     what: str
     rival: str
     goal: str
+    #: The goal's number.
+    limit: float | None
     unit: str
     #: The median of the runs' values.
     value: float
@@ -40,7 +49,10 @@ class Line:
 
     def number(self, value: float) -> str:
         """A value of this line as people write it."""
-        return f"{value:.2f}{self.unit}" if abs(value) < 100 else f"{value:.0f}{self.unit}"
+        digits = _DIGITS if abs(value) < 100 else 0
+        while value != self.limit == round(value, digits) and digits < _MOST_DIGITS:
+            digits += 1
+        return f"{value:.{digits}f}{self.unit}"
 
     @property
     def spread(self) -> str:
@@ -55,7 +67,8 @@ class Report:
 
     machine: dict[str, str]
     runs: int
-    quick: bool
+    #: How much was measured in each.
+    scale: Scale
     lines: list[Line] = field(default_factory=list)
     families: dict[str, Measured] = field(default_factory=dict)
 
@@ -77,7 +90,7 @@ def load(path: Path) -> Report:
         return Report(
             content["machine"],
             content["runs"],
-            content["quick"],
+            Scale(**content["scale"]),
             [Line(**line) for line in content["lines"]],
             {name: measured.restore(family) for name, family in content["families"].items()},
         )
@@ -88,35 +101,57 @@ def load(path: Path) -> Report:
 def line(target: Target, runs: Sequence[Measured], quick: bool) -> Line:
     """The target's line from what each run has measured."""
     values = [target.value(run) for run in runs]
-    value = statistics.median(values)
     if not all(math.isfinite(each) for each in values):
-        raise ValueError(f"{target.id}: {values} is not what can be measured")
+        raise NotMeasured(f"{target.id}: {values} is not what can be measured")
+    value = statistics.median(values)
+    unfit = [reason for run in runs if (reason := target.unfit(run))]
+    detail = target.detail(measured.median(runs))
     return Line(
         id=target.id,
         what=target.what,
         rival=target.rival,
         goal="-" if target.goal is None else target.goal.text(target.unit),
+        limit=None if target.goal is None else target.goal.limit,
         unit=target.unit,
         value=value,
         runs=values,
-        met=None if target.goal is None or quick else target.goal.met(value),
-        detail=target.detail(measured.median(runs)),
+        met=None if target.goal is None or quick or unfit else target.goal.met(value),
+        detail=f"{detail}; not judged: {unfit[0]}" if unfit else detail,
     )
 
 
-def make(runs: dict[str, list[Measured]], families: Sequence[Family], ids: Iterable[str], quick: bool) -> Report:
-    """The report of what was asked for, in the order of the ids."""
+def gather(runs: dict[str, list[Measured]], scale: Scale) -> Report:
+    """The report with all times and no lines yet. `runs`: what each run of each family has measured."""
     merged = {name: measured.median(parts) for name, parts in runs.items()}
     machine = next((part.machine for part in merged.values()), {})
-    targets = [(family, target) for family in families if family.name in runs for target in family.targets]
-    wanted = sorted(ids)
-    return Report(
-        machine,
-        max((len(parts) for parts in runs.values()), default=0),
-        quick,
-        [line(target, runs[family.name], quick) for id in wanted for family, target in targets if target.id == id],
-        merged,
-    )
+    return Report(machine, max((len(parts) for parts in runs.values()), default=0), scale, families=merged)
+
+
+def judge(
+    report: Report, runs: dict[str, list[Measured]], families: Sequence[Family], ids: Collection[str]
+) -> dict[str, str]:
+    """Fills in the lines of what was asked for, in the order of the ids.
+
+    Returns, by family, why there are no lines of it.
+    """
+    failures: dict[str, str] = {}
+    for family in families:
+        if family.name not in runs:
+            continue
+        wanted = [target for target in family.targets if target.id in ids]
+        try:
+            report.lines += [line(target, runs[family.name], report.scale.quick) for target in wanted]
+        # Whatever is wrong with the times of one family, those of the others count.
+        except Exception as error:
+            failures[family.name] = reason(error)
+    report.lines.sort(key=lambda line: line.id)
+    return failures
+
+
+def reason(error: Exception) -> str:
+    """What to tell of an error that ended the measuring of a family."""
+    known = (JobFailed, NotMeasured, LauncherError, RuntimeError, OSError, ImportError)
+    return str(error) if isinstance(error, known) else "".join(traceback.format_exception(error)).rstrip()
 
 
 def about(report: Report) -> str:
@@ -125,7 +160,7 @@ def about(report: Report) -> str:
     cores = report.machine.get("cores")
     if cores not in (None, str(CORES)):
         text += f"\nThe targets were set for {CORES} cores; this machine has {cores}."
-    if report.quick:
+    if report.scale.quick:
         text += "\nQuick: tiny sizes, and few of them. These values mean nothing."
     return text
 
@@ -150,4 +185,6 @@ def table(report: Report) -> str:
     judged = [line for line in report.lines if line.met is not None]
     if judged:
         lines += ["", f"{sum(bool(line.met) for line in judged)} of {len(judged)} met"]
+    if report.runs > 1:
+        lines += ["", MEDIANS]
     return "\n".join(lines)

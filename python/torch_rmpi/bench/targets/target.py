@@ -59,6 +59,8 @@ class Target:
     value: Callable[[Measured], float]
     #: The measured times behind the value.
     detail: Callable[[Measured], str]
+    #: Why what was measured cannot be held against the goal; "" where it can.
+    unfit: Callable[[Measured], str] = lambda measured: ""
 
 
 class Jobs(Protocol):
@@ -66,6 +68,10 @@ class Jobs(Protocol):
 
     scale: Scale
     folder: Path
+
+    def expect(self, jobs: int) -> None:
+        """Says how many jobs there will be, where it is not one."""
+        ...
 
     def measure(self, family: Family) -> Measured:
         """Measures the family on ranks of its own."""
