@@ -22,6 +22,8 @@ def steps(op: str, dtype: str, size: int, available: dict[str, dist.ProcessGroup
     """What each backend does, for those that can."""
     made: dict[str, Step] = {}
     for name, group in available.items():
+        if not groups.offers(name, op):
+            continue
         if group is None:
             made[name] = operations.copy(operations.DTYPES[dtype], size)
             continue
@@ -75,11 +77,14 @@ def measure(
     progress: Progress,
 ) -> list[results.Result]:
     """Measures each case with each backend that can; about `seconds` for each of them. All ranks call it."""
-    progress.expect(len(wanted) * len(available) * rounds)
+    progress.expect(sum(groups.offers(name, op) for op, _, _ in wanted for name in available) * rounds)
     measured = []
     for op, dtype, size in wanted:
         progress.text = f"{op} {dtype} {results.human(size)}"
-        durations = timing.measure(steps(op, dtype, size, available), seconds, rounds, progress.tick)
+        able = steps(op, dtype, size, available)
+        if not able:
+            continue
+        durations = timing.measure(able, seconds, rounds, progress.tick)
         measured += [
             results.summarize(op, dtype, size, backend, dist.get_world_size(), runs)
             for backend, runs in durations.items()
