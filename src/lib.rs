@@ -16,7 +16,7 @@
 
 #![cfg_attr(loom, allow(dead_code, reason = "its users are left out"))]
 
-#[cfg(feature = "bench-internals")]
+#[cfg(all(feature = "bench-internals", not(loom)))]
 #[doc(hidden)]
 pub mod bench;
 #[cfg(all(feature = "bridge", not(loom)))]

@@ -23,7 +23,7 @@ cpp_format() {
   tools/sources.sh '*.c' '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" --dry-run -Werror
 }
 
-# As tools/test.sh builds them. The profile says that it is for tests.
+# As tools/test.sh builds them. `--profile test` has clippy look at cfg(test), of this crate's library only.
 models() {
   RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" cmake/cargo.sh clippy --lib --profile test \
     --target "$(cmake/cargo.sh -vV | sed -n 's/^host: //p')" -- -D warnings

@@ -6,7 +6,12 @@
 set -u
 
 # Arguments choose among the tests; models are no part of them.
-rust() { cmake/cargo.sh test "$@" && { (($#)) || models; }; }
+rust() {
+  local code=0
+  cmake/cargo.sh test "$@" || code=$?
+  (($#)) || models || code=$?
+  return "$code"
+}
 
 # The models of src/shm/model. The target has to be named: then build scripts, and what they use, are those of the other
 # builds, and the rest goes to a folder of its own.
