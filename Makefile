@@ -35,12 +35,15 @@ STATE := $(VENV)/.torch-rmpi
 SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.txt pyproject.toml README.md \
             src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help demo build test conformance stress test-rust test-cpp test-python lint fmt docs clean distclean check FORCE
+.PHONY: help demo build test conformance stress bench bench-rust test-rust test-models test-cpp test-python lint fmt docs \
+    clean distclean check FORCE
 
 help:
 	@echo "make demo       build, then train a small network on 2 ranks"
 	@echo "make build      create $(VENV) and install torch-rmpi into it"
 	@echo "make test       all tests; make test-rust, test-cpp, test-python: one kind, with ARGS=..."
+	@echo "make bench      speed targets, each beside its rival; ARGS=..., see docs/performance.md"
+	@echo "make bench-rust  the core's: kernels, engine and shared memory, without torch; ARGS=... chooses"
 	@echo "make lint       all formatters and linters, changing nothing"
 	@echo "make fmt        format all sources"
 	@echo "make conformance  PyTorch's own distributed tests, beside Gloo's results; make stress: the multi-rank tests under load"
@@ -60,7 +63,7 @@ test: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@tools/test.sh rust cpp python
 
 # One of them, with arguments: make test-python ARGS="-k broadcast"
-test-rust test-cpp test-python: test-%: $(STATE)/installed $(STATE)/demo $(STATE)/dev
+test-rust test-models test-cpp test-python: test-%: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@tools/test.sh $* -- $(ARGS)
 
 # PyTorch's own distributed tests against this backend, beside Gloo's results; needs the harness beside the checkout.
@@ -70,6 +73,14 @@ conformance: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 # The multi-rank tests again and again on 4 ranks, with a busy loop on each core.
 stress: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@"$(VENV)/bin/python" tests/python/stress.py $(ARGS)
+
+# The speed targets, each beside its rival; a plot of them needs what the demo needs.
+bench: $(STATE)/installed $(STATE)/demo
+	@"$(VENV)/bin/python" -m torch_rmpi.bench targets $(ARGS)
+
+# One of them: make bench-rust ARGS="--bench kernels -- float32/SUM"
+bench-rust: $(STATE)/environment
+	@cmake/cargo.sh bench --features bench-internals $(ARGS)
 
 lint: $(STATE)/environment $(STATE)/dev
 	@tools/lint.sh

@@ -27,7 +27,7 @@ WorkPtr ProcessGroupRMPI::allreduce_coalesced(std::vector<at::Tensor>& tensors,
                              launch.batch = batch;
                              launch.call.dtype = data_type(tensor);
                              launch.set_reduction(op);
-                             launch.results = {tensor};
+                             launch.give(tensor);
                              const auto region = write_region(launch.staging.in_place(tensor));
                              launch.inputs.push_back(region);
                              launch.outputs.push_back(region);
@@ -63,7 +63,7 @@ WorkPtr ProcessGroupRMPI::allgather_coalesced(std::vector<std::vector<at::Tensor
       launch.call.dtype = data_type(inputs[index]);
       launch.inputs.push_back(read_region(launch.staging.input(inputs[index])));
       for (const auto& outputs : output_lists) {
-        launch.results.push_back(outputs[index]);
+        launch.give(outputs[index]);
         launch.outputs.push_back(write_region(launch.staging.output(outputs[index])));
       }
       core_->issue(std::move(launch));
@@ -88,7 +88,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE_COALESCED(std::vector<at:
       Launch launch(Operation::AllGather, OpType::_ALLGATHER_BASE, nullptr, opts.timeout, true);
       launch.batch = batch;
       launch.call.dtype = data_type(inputs[index]);
-      launch.results = {outputs[index]};
+      launch.give(outputs[index]);
       launch.inputs.push_back(read_region(launch.staging.input(inputs[index])));
       launch.outputs = split_region(write_region(launch.staging.output(outputs[index])), size_);
       core_->issue(std::move(launch));
@@ -116,7 +116,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE_COALESCED(std::vector
           launch.batch = batch;
           launch.call.dtype = data_type(inputs[index]);
           launch.set_reduction(op);
-          launch.results = {outputs[index]};
+          launch.give(outputs[index]);
           launch.inputs = split_region(read_region(launch.staging.input(inputs[index])), size_);
           launch.outputs.push_back(write_region(launch.staging.output(outputs[index])));
           core_->issue(std::move(launch));

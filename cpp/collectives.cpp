@@ -21,7 +21,7 @@ WorkPtr ProcessGroupRMPI::broadcast(std::vector<at::Tensor>& tensors, const c10d
   launch.call.dtype = data_type(tensor);
   launch.call.root = opts.rootRank;
   launch.profiled = tensors;
-  launch.results = tensors;
+  launch.give(tensors);
   launch.outputs.push_back(is_root ? read_region(launch.staging.input(tensor))
                                    : write_region(launch.staging.output(tensor)));
   return core_->issue(std::move(launch));
@@ -37,7 +37,7 @@ WorkPtr ProcessGroupRMPI::allreduce(std::vector<at::Tensor>& tensors, const c10d
   launch.call.dtype = data_type(tensor);
   launch.set_reduction(reduction("all_reduce", opts.reduceOp, tensor));
   launch.profiled = tensors;
-  launch.results = tensors;
+  launch.give(tensors);
   const auto region = write_region(launch.staging.in_place(tensor));
   launch.inputs.push_back(region);
   launch.outputs.push_back(region);
@@ -56,7 +56,7 @@ WorkPtr ProcessGroupRMPI::reduce(std::vector<at::Tensor>& tensors, const c10d::R
   launch.call.root = opts.rootRank;
   launch.set_reduction(reduction("reduce", opts.reduceOp, tensor));
   launch.profiled = tensors;
-  launch.results = tensors;
+  launch.give(tensors);
   if (is_root) {
     const auto region = write_region(launch.staging.in_place(tensor));
     launch.inputs.push_back(region);
@@ -80,7 +80,7 @@ WorkPtr ProcessGroupRMPI::allgather(std::vector<std::vector<at::Tensor>>& output
   Launch launch(Operation::AllGather, OpType::ALLGATHER, "rmpi:all_gather", opts.timeout, opts.asyncOp);
   launch.call.dtype = data_type(input);
   launch.profiled = inputs;
-  launch.results = list;
+  launch.give(list);
   launch.inputs.push_back(read_region(launch.staging.input(input)));
   for (const auto& output : list) launch.outputs.push_back(write_region(launch.staging.output(output)));
   return core_->issue(std::move(launch));
@@ -97,7 +97,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE(at::Tensor& output, at::T
   Launch launch(Operation::AllGather, OpType::_ALLGATHER_BASE, "rmpi:all_gather", opts.timeout, opts.asyncOp);
   launch.call.dtype = data_type(input);
   launch.profiled = input;
-  launch.results = {output};
+  launch.give(output);
   launch.inputs.push_back(read_region(launch.staging.input(input)));
   launch.outputs = split_region(write_region(launch.staging.output(output)), size_);
   return core_->issue(std::move(launch));
@@ -115,7 +115,7 @@ WorkPtr ProcessGroupRMPI::gather(std::vector<std::vector<at::Tensor>>& outputs, 
     for (const auto& output : list) check.output("an output", output);
     check.same_dtype("the output list", list, "the input", input);
     check.same_shape("this rank's output", list[rank_], "the input", input);
-    launch.results = list;
+    launch.give(list);
     for (const auto& output : list) launch.outputs.push_back(write_region(launch.staging.output(output)));
   } else {
     check.empty_off_root("the output list", outputs.size(), opts.rootRank);
@@ -136,7 +136,7 @@ WorkPtr ProcessGroupRMPI::gather_single(at::Tensor& output, at::Tensor& input, c
     check.output("the output", output);
     check.same_dtype("the output", output, "the input", input);
     check.holds_all_parts("the output", output, "the input", input);
-    launch.results = {output};
+    launch.give(output);
     launch.outputs = split_region(write_region(launch.staging.output(output)), size_);
   }
   launch.call.dtype = data_type(input);
@@ -165,7 +165,7 @@ WorkPtr ProcessGroupRMPI::scatter(std::vector<at::Tensor>& outputs, std::vector<
   }
   launch.call.dtype = data_type(output);
   launch.call.root = opts.rootRank;
-  launch.results = outputs;
+  launch.give(outputs);
   launch.outputs.push_back(write_region(launch.staging.output(output)));
   return core_->issue(std::move(launch));
 }
@@ -184,7 +184,7 @@ WorkPtr ProcessGroupRMPI::reduce_scatter(std::vector<at::Tensor>& outputs, std::
   launch.call.dtype = data_type(output);
   launch.set_reduction(reduction("reduce_scatter", opts.reduceOp, output));
   launch.profiled = list;
-  launch.results = outputs;
+  launch.give(outputs);
   for (const auto& input : list) launch.inputs.push_back(read_region(launch.staging.input(input)));
   launch.outputs.push_back(write_region(launch.staging.output(output)));
   return core_->issue(std::move(launch));
@@ -203,7 +203,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE(at::Tensor& output, a
   launch.call.dtype = data_type(output);
   launch.set_reduction(reduction("reduce_scatter_single", opts.reduceOp, output));
   launch.profiled = input;
-  launch.results = {output};
+  launch.give(output);
   launch.inputs = split_region(read_region(launch.staging.input(input)), size_);
   launch.outputs.push_back(write_region(launch.staging.output(output)));
   return core_->issue(std::move(launch));
@@ -224,7 +224,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_TO_ALL_SINGLE(at::Tensor& output, at::T
   Launch launch(Operation::AllToAll, OpType::ALLTOALL_BASE, "rmpi:all_to_all", opts.timeout, opts.asyncOp);
   launch.call.dtype = data_type(input);
   launch.profiled = input;
-  launch.results = {output};
+  launch.give(output);
   launch.inputs = split_region(read_region(launch.staging.input(input)), input_bytes);
   launch.outputs = split_region(write_region(launch.staging.output(output)), output_bytes);
   return core_->issue(std::move(launch));
@@ -244,7 +244,7 @@ WorkPtr ProcessGroupRMPI::alltoall(std::vector<at::Tensor>& outputs, std::vector
   Launch launch(Operation::AllToAll, OpType::ALLTOALL, "rmpi:all_to_all", opts.timeout, opts.asyncOp);
   launch.call.dtype = data_type(inputs.front());
   launch.profiled = inputs;
-  launch.results = outputs;
+  launch.give(outputs);
   for (const auto& input : inputs) launch.inputs.push_back(read_region(launch.staging.input(input)));
   for (const auto& output : outputs) launch.outputs.push_back(write_region(launch.staging.output(output)));
   return core_->issue(std::move(launch));

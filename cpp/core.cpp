@@ -1,7 +1,10 @@
 #include "core.hpp"
 
 #include <exception>
+#include <memory>
 #include <utility>
+
+#include <ATen/record_function.h>
 
 #include "errors.hpp"
 
@@ -17,6 +20,34 @@ std::uint64_t thread_number() {
 
 rust::Slice<const bridge::Region> as_slice(const Regions& regions) { return {regions.data(), regions.size()}; }
 
+/// A launch on its way into the core. Its Work is made when it is needed: an operation that ends at once has none until
+/// then.
+class Issuing final : public bridge::Issuer {
+ public:
+  Issuing(int rank, Launch& launch) : rank_(rank), launch_(launch), is_profiled_(at::hasCallbacks()) {
+    // The event begins with the Work, and before the core is called: what listens to it may issue operations itself.
+    if (is_profiled_) work();
+  }
+
+  std::unique_ptr<bridge::Completion> completion() override {
+    return work()->completion(std::move(launch_.staging), std::move(launch_.epilogue));
+  }
+
+  const c10::intrusive_ptr<WorkRMPI>& work() {
+    if (!work_) {
+      work_ = c10::make_intrusive<WorkRMPI>(rank_, launch_.type, is_profiled_ ? launch_.title : nullptr,
+                                            launch_.profiled, std::move(launch_.results));
+    }
+    return work_;
+  }
+
+ private:
+  const int rank_;
+  Launch& launch_;
+  const bool is_profiled_;
+  c10::intrusive_ptr<WorkRMPI> work_;
+};
+
 }  // namespace
 
 Launch::Launch(bridge::Operation operation, c10d::OpType type, const char* title, std::chrono::milliseconds timeout,
@@ -30,6 +61,8 @@ Launch::Launch(bridge::Operation operation, c10d::OpType type, const char* title
   call.timeout_ms = timeout.count();
 }
 
+void Launch::give(TensorList tensors) { results.append(tensors.begin(), tensors.end()); }
+
 void Launch::set_reduction(const Reduction& reduction) {
   call.reduce_op = reduction.op;
   call.factor = reduction.factor;
@@ -41,20 +74,24 @@ ProcessGroupRMPI::Core::Core(rust::Box<bridge::Group> group, int rank, int size)
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
   owner.check(launch.title != nullptr ? launch.title : "a process group operation");
   const auto batch = launch.batch ? std::move(launch.batch) : open_batch();
-  auto work =
-      c10::make_intrusive<WorkRMPI>(rank, launch.type, launch.title, launch.profiled, std::move(launch.results));
-  if (batch) batch->join_batch(*work);
+  Issuing issuing(rank, launch);
+  if (batch) batch->join_batch(*issuing.work());
   launch.call.waits = !launch.async_op && !batch;
+  bridge::Issued issued{};
   try {
-    work->set_request(call_core([&] {
-      return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs),
-                          work->completion(std::move(launch.staging), std::move(launch.epilogue)));
-    }));
+    issued = call_core(
+        [&] { return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs), issuing); });
   } catch (...) {
-    if (batch) batch->member_refused(*work);
+    if (batch) batch->member_refused(*issuing.work());
     throw;
   }
-  if (batch) {
+  const auto& work = issuing.work();
+  work->set_issued(issued);
+  if (issued.request == nullptr) {
+    launch.staging.copy_back();
+    if (launch.epilogue) launch.epilogue();
+    work->finish_at_once();
+  } else if (batch) {
     batch->member_issued(work);
   } else if (!launch.async_op) {
     work->wait();
@@ -66,7 +103,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
     c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, bool async_op,
     const std::function<void(const c10::intrusive_ptr<WorkRMPI>&)>& issue_all) {
   const auto outer = open_batch();
-  auto work = c10::make_intrusive<WorkRMPI>(rank, type, title, profiled, WorkRMPI::Tensors());
+  auto work = c10::make_intrusive<WorkRMPI>(rank, type, title, profiled, WorkRMPI::Results());
   work->open_batch();
   if (outer) outer->join_batch(*work);
   try {
@@ -109,7 +146,7 @@ void ProcessGroupRMPI::Core::start_coalescing() {
   // A batch that an exception left open is forgotten; its operations go on by themselves.
   close_batch();
   auto work = c10::make_intrusive<WorkRMPI>(rank, c10d::OpType::COALESCED, nullptr, at::ArrayRef<at::Tensor>(),
-                                            WorkRMPI::Tensors());
+                                            WorkRMPI::Results());
   work->open_batch();
   Batch batch{std::move(work), true};
   const std::lock_guard<std::mutex> lock(batches_mutex_);

@@ -25,13 +25,15 @@ struct Launch {
          bool async_op);
 
   void set_reduction(const Reduction& reduction);
+  /// The Work gives these when it is done, after those given before.
+  void give(TensorList tensors);
 
   bridge::Call call;
   c10d::OpType type;
   /// The profiler's event, a string literal; null for a member of a batch that has one.
   const char* title;
   c10::ArrayRef<at::Tensor> profiled;
-  WorkRMPI::Tensors results;
+  WorkRMPI::Results results;
   Staging staging;
   Regions inputs;
   Regions outputs;

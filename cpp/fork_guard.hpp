@@ -2,10 +2,13 @@
 // neither use nor destroy what is behind them.
 #pragma once
 
-#include <sys/types.h>
 #include <unistd.h>
 
+#include <cstdint>
+
 #include <c10/util/Exception.h>
+
+#include <torch-rmpi/src/bridge.rs.h>
 
 namespace rmpi {
 
@@ -13,21 +16,21 @@ namespace rmpi {
 class ForkGuard {
  public:
   /// Whether this is still the process that made the object.
-  bool in_owner() const noexcept { return getpid() == owner_; }
+  bool in_owner() const noexcept { return bridge::process_generation() == owner_; }
 
   /// Throws DistBackendError in a forked child.
   void check(const char* operation) const {
     if (C10_UNLIKELY(!in_owner())) {
       C10_THROW_ERROR(
           NotImplementedError,
-          c10::str("rmpi: ", operation, " called in process ", getpid(), ", which was forked from process ", owner_,
-                   " that created the process group. MPI cannot be used after a fork: call it in "
+          c10::str("rmpi: ", operation, " called in process ", getpid(),
+                   ", which was forked from the one that created the process group. MPI cannot be used after a fork: call it in "
                    "the parent, or start the workers with the \"spawn\" method."));
     }
   }
 
  private:
-  pid_t owner_ = getpid();
+  std::uint32_t owner_ = bridge::process_generation();
 };
 
 }  // namespace rmpi

@@ -40,7 +40,7 @@ Launch receive(const Check& check, const std::vector<at::Tensor>& tensors, std::
   launch.call.root = source;
   launch.call.tag = tag;
   launch.profiled = tensors;
-  launch.results = tensors;
+  launch.give(tensors);
   launch.outputs.push_back(write_region(launch.staging.output(tensor)));
   return launch;
 }

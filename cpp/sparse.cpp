@@ -122,7 +122,7 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::allreduce_sparse(std::vector<at
   Launch launch(bridge::Operation::AllGather, c10d::OpType::_ALLREDUCE_SPARSE, "rmpi:sparse_all_reduce", opts.timeout,
                 opts.asyncOp);
   launch.profiled = tensors;
-  launch.results = tensors;
+  launch.give(tensors);
   launch.inputs.push_back(read_region(launch.staging.input(entries[rank_].bytes())));
   for (const auto& part : entries) launch.outputs.push_back(write_region(launch.staging.output(part.bytes())));
   launch.epilogue = [tensor, entries] { add_up(tensor, entries); };

@@ -80,7 +80,7 @@ class WorkCompletion final : public bridge::Completion {
   Epilogue epilogue_;
 };
 
-WorkRMPI::WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Tensors results)
+WorkRMPI::WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Results results)
     : c10d::Work(rank, type, active_title(title), active_inputs(title, profiled)), results_(std::move(results)) {}
 
 WorkRMPI::~WorkRMPI() {
@@ -93,7 +93,17 @@ std::unique_ptr<bridge::Completion> WorkRMPI::completion(Staging staging, Epilog
                                           std::move(staging), std::move(epilogue));
 }
 
-void WorkRMPI::set_request(rust::Box<bridge::Request> request) { request_.emplace(std::move(request)); }
+void WorkRMPI::set_issued(const bridge::Issued& issued) {
+  if (issued.request != nullptr) request_.emplace(bridge::own_request(issued.request));
+  sequence_number_ = issued.sequence_number;
+  timeout_ = std::chrono::milliseconds(issued.timeout_ms);
+}
+
+void WorkRMPI::finish_at_once() noexcept {
+  finish(nullptr, c10d::WorkResult::SUCCESS, -1);
+  // Nobody else has seen this Work, so nobody waits for an announcement.
+  announced_ = true;
+}
 
 void WorkRMPI::open_batch() { pending_.store(1, std::memory_order_relaxed); }
 
@@ -225,7 +235,7 @@ int WorkRMPI::sourceRank() const {
 }
 
 WorkRMPI::Tensors WorkRMPI::all_results() const {
-  auto results = results_;
+  Tensors results(results_.begin(), results_.end());
   for (const auto& member : members_) {
     auto more = member->all_results();
     results.insert(results.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
@@ -307,21 +317,22 @@ c10::intrusive_ptr<c10::ivalue::Future> WorkRMPI::getFutureResult() {
 }
 
 uint64_t WorkRMPI::getSequencenumber() const {
-  if (request_) return (*request_)->sequence_number();
-  return members_.empty() ? 0 : members_.back()->getSequencenumber();
+  return members_.empty() ? sequence_number_ : members_.back()->getSequencenumber();
 }
 
 std::chrono::milliseconds WorkRMPI::getTimeout() const {
-  if (request_) return std::chrono::milliseconds((*request_)->timeout());
-  std::chrono::milliseconds longest{0};
+  auto longest = timeout_;
   for (const auto& member : members_) longest = std::max(longest, member->getTimeout());
   return longest;
 }
 
 std::string WorkRMPI::describe() const {
   if (request_) return std::string((*request_)->describe());
-  if (members_.empty()) return "an empty batch of operations";
-  return c10::str("a batch of ", members_.size(), " operations that begins with ", members_.front()->describe());
+  if (!members_.empty()) {
+    return c10::str("a batch of ", members_.size(), " operations that begins with ", members_.front()->describe());
+  }
+  if (opType_ == c10d::OpType::COALESCED) return "an empty batch of operations";
+  return c10::str(c10d::opTypeToString(opType_), " (sequence number ", sequence_number_, ")");
 }
 
 }  // namespace rmpi

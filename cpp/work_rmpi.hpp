@@ -34,17 +34,22 @@ using Epilogue = std::function<void()>;
 class WorkRMPI final : public c10d::Work {
  public:
   using Tensors = std::vector<at::Tensor>;
+  /// Most operations have one result: it needs no memory of its own.
+  using Results = c10::SmallVector<at::Tensor, 1>;
 
   /// `results` is what result() and the future give. `title` (a string literal or null) names the profiler event, and
   /// `profiled` are the tensors whose shapes it records.
-  WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Tensors results);
+  WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Results results);
   ~WorkRMPI() override;
 
   // Building. Only the issuing thread calls these, before anybody else sees the Work.
 
   /// The object that the core gets with the operation. `staging` lives as long as it.
   std::unique_ptr<bridge::Completion> completion(Staging staging, Epilogue epilogue);
-  void set_request(rust::Box<bridge::Request> request);
+  /// What the core says of the operation.
+  void set_issued(const bridge::Issued& issued);
+  /// Ends an operation that ended well while it was issued.
+  void finish_at_once() noexcept;
   /// Makes this Work a batch that `close_batch` will close.
   void open_batch();
   /// Makes `member` a part of this open batch, before it is issued.
@@ -93,8 +98,10 @@ class WorkRMPI final : public c10d::Work {
   std::string describe() const;
 
   const ForkGuard owner_;
-  Tensors results_;
+  Results results_;
   std::optional<rust::Box<bridge::Request>> request_;
+  std::uint64_t sequence_number_ = 0;
+  std::chrono::milliseconds timeout_{0};
 
   // A batch: its members, how many have yet to finish (and one for the batch being open), and the first error.
   std::vector<c10::intrusive_ptr<WorkRMPI>> members_;

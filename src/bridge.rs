@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use cxx::UniquePtr;
 
 use crate::engine::{self, Completion, Operation, Outcome, panic_text};
 use crate::error::{Error, Kind, Result};
-use crate::group::{self, Address, Call, GroupOptions, Invocation};
+use crate::group::{self, Address, Call, GroupOptions, Invocation, Started};
 use crate::memory::View;
 use crate::mpi::library_version;
+use crate::process;
 use crate::reduce::{DataType, ReduceOp, Reduction};
 
 #[cxx::bridge(namespace = "rmpi::bridge")]
@@ -90,7 +92,8 @@ mod ffi {
         PremulSum,
     }
 
-    /// One contiguous piece of memory: a tensor, or one rank's part of it. `data` may be null only if `bytes` is 0.
+    /// One contiguous piece of memory: a tensor, or one rank's part of it. `data` may be null only if `bytes` is 0. The
+    /// core's `View` has the same layout.
     struct Region {
         data: *mut u8,
         bytes: usize,
@@ -113,8 +116,18 @@ mod ffi {
         wait_all_ranks: bool,
         /// Below 0: the group's default.
         timeout_ms: i64,
-        /// The caller waits for the operation at once, so no other thread is woken to drive it.
+        /// The caller waits for the operation at once: it may be carried out here, and no other thread is woken for it.
         waits: bool,
+    }
+
+    /// What became of a call.
+    struct Issued {
+        /// The operation, for `own_request`; null if it has ended well already, which only one whose caller waits does.
+        request: *mut Request,
+        /// The group's count of collectives (or messages) when it was issued.
+        sequence_number: u64,
+        /// How long it may take, in milliseconds.
+        timeout_ms: i64,
     }
 
     /// Options of a group.
@@ -135,6 +148,9 @@ mod ffi {
         fn finish(self: Pin<&mut Completion>, kind: ErrorKind, message: &str, source: i32);
         fn announce(self: Pin<&mut Completion>);
         fn announce_to_nobody(self: Pin<&mut Completion>) -> bool;
+        /// Makes the completion of an operation that does not end at once.
+        type Issuer;
+        fn completion(self: Pin<&mut Issuer>) -> Result<UniquePtr<Completion>>;
     }
 
     extern "Rust" {
@@ -159,18 +175,25 @@ mod ffi {
         /// Creates a group; every member calls it once all have exchanged their addresses. `addresses[r]` is rank r's.
         fn create_group(addresses: &Vec<String>, rank: usize, options: &GroupOptions) -> Result<Box<Group>>;
 
-        /// Checks and issues an operation; never waits for a peer. An error means that nothing moved; `completion` is
-        /// gone then, with neither `finish` nor `announce` called.
+        /// Checks and issues an operation. Waits for a peer only if the call says that the caller does, and then for some
+        /// microseconds. An error means that nothing moved, or that the collective has failed and the group with it;
+        /// neither `finish` nor `announce` has been called then.
         ///
         /// # Safety
-        /// The regions must be valid until `completion` is destroyed, outputs for writing.
+        /// The regions must be valid until the completion that `issuer` has made is destroyed, or, if it has made none,
+        /// until this returns; outputs for writing.
         unsafe fn issue(
             self: &Group,
             call: &Call,
             inputs: &[Region],
             outputs: &[Region],
-            completion: UniquePtr<Completion>,
-        ) -> Result<Box<Request>>;
+            issuer: Pin<&mut Issuer>,
+        ) -> Result<Issued>;
+        /// What `Issued` points to.
+        ///
+        /// # Safety
+        /// Once for each.
+        unsafe fn own_request(request: *mut Request) -> Box<Request>;
         /// Collectives issued so far.
         fn sequence_number(self: &Group) -> u64;
         /// How long an operation may take if its call does not say, in milliseconds.
@@ -188,10 +211,6 @@ mod ffi {
         fn wait(self: &Request, milliseconds: u64) -> bool;
         /// Never blocks, takes no lock.
         fn is_done(self: &Request) -> bool;
-        /// The group's count of collectives (or messages) when this one was issued.
-        fn sequence_number(self: &Request) -> u64;
-        /// How long the operation may take, in milliseconds.
-        fn timeout(self: &Request) -> i64;
         /// Operation, sequence number, group and rank, for messages.
         fn describe(self: &Request) -> String;
         /// Ends the operation with an error, unless it ends first; its group fails with it.
@@ -203,6 +222,9 @@ mod ffi {
         fn before_interpreter_ends();
         /// Waits until no completion is being announced or due; false when the time is up.
         fn await_users(milliseconds: u64) -> bool;
+
+        /// A number that a child that is forked from now on does not have.
+        fn process_generation() -> u32;
 
         /// Name and version of the MPI library; does not start MPI.
         fn mpi_library() -> String;
@@ -316,12 +338,36 @@ fn before_interpreter_ends() {
     guard_or((), engine::before_interpreter_ends);
 }
 
+fn process_generation() -> u32 {
+    guard_or(0, process::generation)
+}
+
 fn mpi_library() -> String {
     guard_or("unknown MPI".to_owned(), library_version)
 }
 
 fn version() -> String {
     crate::VERSION.to_owned()
+}
+
+/// Regions as the core's views.
+///
+/// # Safety
+/// As for [`View::new`], for each region.
+unsafe fn views(regions: &[ffi::Region]) -> &[View] {
+    const {
+        assert!(size_of::<ffi::Region>() == size_of::<View>() && align_of::<ffi::Region>() == align_of::<View>());
+        assert!(std::mem::offset_of!(ffi::Region, data) == View::ADDRESS_OFFSET);
+    }
+    // SAFETY: both are an address and a length, in this order, with C's layout; the caller makes `View`'s promise.
+    unsafe { std::slice::from_raw_parts(regions.as_ptr().cast(), regions.len()) }
+}
+
+/// # Safety
+/// See the declaration.
+unsafe fn own_request(request: *mut Request) -> Box<Request> {
+    // SAFETY: made by `Box::into_raw` in `Group::issue`; the caller owns it now.
+    unsafe { Box::from_raw(request) }
 }
 
 impl Group {
@@ -332,20 +378,34 @@ impl Group {
         call: &ffi::Call,
         inputs: &[ffi::Region],
         outputs: &[ffi::Region],
-        completion: UniquePtr<ffi::Completion>,
-    ) -> std::result::Result<Box<Request>, Thrown> {
+        issuer: Pin<&mut ffi::Issuer>,
+    ) -> std::result::Result<ffi::Issued, Thrown> {
         guard(|| {
-            let views = |regions: &[ffi::Region]| -> Vec<View> {
-                // SAFETY: the caller keeps the regions until the completion is destroyed.
-                let view = |region: &ffi::Region| unsafe { View::new(region.data, region.bytes) };
-                regions.iter().map(view).collect()
-            };
             let timeout = (call.timeout_ms >= 0).then(|| duration(call.timeout_ms));
-            let completion = Box::new(Told(completion));
-            let (inputs, outputs) = (views(inputs), views(outputs));
-            let invocation = Invocation::new(to_call(call)?, &inputs, &outputs).of(data_type(call.dtype)?);
-            let operation = self.0.issue(&invocation, timeout, completion, call.waits)?;
-            Ok(Box::new(Request { group: self.0.clone(), operation }))
+            // SAFETY: the caller keeps the regions for as long as the operation uses them.
+            let (inputs, outputs) = unsafe { (views(inputs), views(outputs)) };
+            let invocation = Invocation::new(to_call(call)?, inputs, outputs).of(data_type(call.dtype)?);
+            let completion = || -> Result<Box<dyn Completion>> {
+                let made = issuer.completion().map_err(|error| Error::Internal(error.what().to_owned()))?;
+                Ok(Box::new(Told(made)))
+            };
+            let operation = if call.waits {
+                match self.0.start(&invocation, timeout, completion)? {
+                    Started::Ended { sequence, timeout } => {
+                        return Ok(ffi::Issued {
+                            request: std::ptr::null_mut(),
+                            sequence_number: sequence,
+                            timeout_ms: milliseconds(timeout),
+                        });
+                    }
+                    Started::Pending(operation) => operation,
+                }
+            } else {
+                self.0.issue(&invocation, timeout, completion()?)?
+            };
+            let (sequence_number, timeout_ms) = (operation.sequence(), milliseconds(operation.timeout()));
+            let request = Box::into_raw(Box::new(Request { group: self.0.clone(), operation }));
+            Ok(ffi::Issued { request, sequence_number, timeout_ms })
         })
     }
 
@@ -381,14 +441,6 @@ impl Request {
 
     fn is_done(&self) -> bool {
         self.operation.is_done()
-    }
-
-    fn sequence_number(&self) -> u64 {
-        self.operation.sequence()
-    }
-
-    fn timeout(&self) -> i64 {
-        milliseconds(self.operation.timeout())
     }
 
     fn describe(&self) -> String {

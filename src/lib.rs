@@ -11,23 +11,40 @@
 //! - [`transport`]: messages between ranks
 //! - [`mpi`]: every call into MPI; [`shm`]: memory that ranks of one node share
 //! - [`memory`], [`error`]: used by all
+//!
+//! With `--cfg loom` there is only what the models of `shm` need.
 
-#[cfg(feature = "bridge")]
+#![cfg_attr(loom, allow(dead_code, reason = "its users are left out"))]
+
+#[cfg(all(feature = "bench-internals", not(loom)))]
+#[doc(hidden)]
+pub mod bench;
+#[cfg(all(feature = "bridge", not(loom)))]
 pub mod bridge;
+#[cfg(not(loom))]
 pub mod capi;
+#[cfg(not(loom))]
 pub mod collective;
+#[cfg(not(loom))]
 pub mod engine;
 pub mod error;
+#[cfg(not(loom))]
 pub mod group;
+#[cfg(not(loom))]
 mod logging;
 pub mod memory;
+#[cfg(not(loom))]
 pub mod mpi;
+mod process;
 pub mod reduce;
 pub mod shm;
+#[cfg(not(loom))]
 pub mod transport;
 
+#[cfg(not(loom))]
 pub use engine::{Completion, Operation, Outcome};
 pub use error::{Error, Result};
+#[cfg(not(loom))]
 pub use group::{Address, Call, Group, GroupOptions, Invocation};
 pub use memory::View;
 pub use reduce::{DataType, ReduceOp, Reduction};

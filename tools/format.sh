@@ -5,6 +5,6 @@
 set -eu
 
 cmake/cargo.sh fmt
-tools/sources.sh '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" -i
+tools/sources.sh '*.c' '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" -i
 "$VENV/bin/ruff" check --fix --quiet .
 "$VENV/bin/ruff" format --quiet .

@@ -20,7 +20,13 @@ check() {
 }
 
 cpp_format() {
-  tools/sources.sh '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" --dry-run -Werror
+  tools/sources.sh '*.c' '*.cpp' '*.hpp' | xargs -r "$VENV/bin/clang-format" --dry-run -Werror
+}
+
+# As tools/test.sh builds them. `--profile test` has clippy look at cfg(test), of this crate's library only.
+models() {
+  RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" cmake/cargo.sh clippy --lib --profile test \
+    --target "$(cmake/cargo.sh -vV | sed -n 's/^host: //p')" -- -D warnings
 }
 
 file_sizes() {
@@ -35,7 +41,8 @@ file_sizes() {
 
 check "rustfmt" cmake/cargo.sh fmt --check
 check "clippy" cmake/cargo.sh clippy --all-targets -- -D warnings
-check "clippy (bridge)" cmake/cargo.sh clippy --all-targets --features bridge -- -D warnings
+check "clippy (bridge, benches)" cmake/cargo.sh clippy --all-targets --features bridge,bench-internals -- -D warnings
+check "clippy (models)" models
 check "clang-format" cpp_format
 check "ruff" "$VENV/bin/ruff" check .
 check "ruff format" "$VENV/bin/ruff" format --check .

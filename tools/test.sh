@@ -1,11 +1,23 @@
 #!/bin/bash
 # Runs tests, all the kinds that are asked for even if one fails, and says at the end which failed:
-# `test.sh [rust] [cpp] [python] [-- ARGUMENTS]`. The arguments go to the one kind that is named.
+# `test.sh [rust] [models] [cpp] [python] [-- ARGUMENTS]`. The arguments go to the one kind that is named.
 #
 # Environment: as in the Makefile
 set -u
 
-rust() { cmake/cargo.sh test "$@"; }
+# Arguments choose among the tests; models are no part of them.
+rust() {
+  local code=0
+  cmake/cargo.sh test "$@" || code=$?
+  (($#)) || models || code=$?
+  return "$code"
+}
+
+# The models of src/shm/model. The target has to be named: then build scripts, and what they use, are those of the other
+# builds, and the rest goes to a folder of its own.
+models() {
+  RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" cmake/cargo.sh test --lib --target "$(cmake/cargo.sh -vV | sed -n 's/^host: //p')" "$@"
+}
 
 cpp() {
   # The build folder is that of the installation, with the tests added.

@@ -1,8 +1,9 @@
-// The one C++ class that the Rust core calls back. It names no torch type, so that the core links and is tested
-// without torch.
+// The C++ classes that the Rust core calls back. They name no torch type, so that the core links and is tested without
+// torch.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include <rust/cxx.h>
 
@@ -30,6 +31,16 @@ class Completion {
 
   /// Instead of `announce`, if users have attached nothing: true if so, and then nothing waits for `announce` any more.
   virtual bool announce_to_nobody() noexcept = 0;
+};
+
+/// Whoever calls `issue`. An operation that ends at once needs no completion, so that none is made beforehand.
+class Issuer {
+ public:
+  /// The completion of the operation. Called at most once, while `issue` runs. May throw.
+  virtual std::unique_ptr<Completion> completion() = 0;
+
+ protected:
+  ~Issuer() = default;
 };
 
 }  // namespace rmpi::bridge

@@ -13,7 +13,7 @@ use crate::memory::View;
 use crate::reduce::Reduction;
 
 /// Up to this many bytes in all contributions together, every rank gathers and reduces everything.
-const SHORT: usize = 32 << 10;
+pub(super) const SHORT: usize = 32 << 10;
 /// The longest piece that is reduced at once; it bounds the scratch memory.
 const PIECE: usize = 8 << 20;
 
@@ -23,22 +23,25 @@ pub async fn all_reduce(context: Context, input: View, output: View, reduction: 
         return Ok(reduction.reduce(&output, &[input])?);
     }
     if input.len() * context.size() <= SHORT {
-        return gather_and_reduce(&context, &input, &output, &reduction).await;
+        return gather(&context, &input, |inputs| Ok(reduction.reduce(&output, inputs)?)).await;
     }
     let (inputs, outputs) = (pieces(&input, PIECE), pieces(&output, PIECE));
     let element = reduction.dtype().size();
     for (input, output) in inputs.iter().zip(&outputs) {
         let results = parts(output, element, context.size());
-        collect(&context, &parts(input, element, context.size()), &results[context.rank()], &reduction).await?;
+        let own = results[context.rank()];
+        let inputs = parts(input, element, context.size());
+        collect(&context, &inputs, |inputs| Ok(reduction.reduce(&own, inputs)?)).await?;
         exchange(&context, &results).await?;
     }
     Ok(())
 }
 
-async fn gather_and_reduce(context: &Context, input: &View, output: &View, reduction: &Reduction) -> Result<()> {
+/// Has `reduce` reduce everybody's `input`, in rank order.
+pub(super) async fn gather(context: &Context, input: &View, reduce: impl FnOnce(&[View]) -> Result<()>) -> Result<()> {
     let scratch = context.scratch(input.len() * context.size());
     let contributions = parts(&scratch.view(), input.len().max(1), context.size());
     contributions[context.rank()].copy_from(input);
     exchange(context, &contributions).await?;
-    Ok(reduction.reduce(output, &contributions)?)
+    reduce(&contributions)
 }

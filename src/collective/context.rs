@@ -1,14 +1,14 @@
 //! What a schedule may do: exchange messages with the other ranks of its group.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use crate::error::Result;
 use crate::memory::View;
-use crate::transport::{Arrival, Channel, Lease, Outstanding, Posted, Transport};
+use crate::transport::{Arrival, Channel, Lease, Outstanding, Posted, Subset, Transport};
 
 /// One operation's access to its group.
 #[derive(Clone)]
@@ -33,6 +33,12 @@ impl Context {
     /// Number of ranks.
     pub fn size(&self) -> usize {
         self.transport.size()
+    }
+
+    /// The same for some ranks of the group alone, this one among them, numbered by their place in `ranks`.
+    pub fn among(&self, ranks: Vec<usize>) -> Result<Context> {
+        let transport = Arc::new(Subset::new(self.transport.clone(), ranks)?);
+        Ok(Context { transport, ..self.clone() })
     }
 
     /// The other ranks, beginning with the next one: if every rank goes through them in this order, no rank is
@@ -82,6 +88,24 @@ pub(super) async fn all(mut posted: Vec<Posted>) -> Result<()> {
             None if posted.is_empty() => Poll::Ready(Ok(())),
             None => Poll::Pending,
         }
+    })
+    .await
+}
+
+/// Awaits both, which go on side by side; an error ends the other one.
+pub(super) async fn both(a: impl Future<Output = Result<()>>, b: impl Future<Output = Result<()>>) -> Result<()> {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut a_ended, mut b_ended) = (false, false);
+    poll_fn(|context| {
+        if !a_ended && let Poll::Ready(result) = a.as_mut().poll(context) {
+            result?;
+            a_ended = true;
+        }
+        if !b_ended && let Poll::Ready(result) = b.as_mut().poll(context) {
+            result?;
+            b_ended = true;
+        }
+        if a_ended && b_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
 }

@@ -2,6 +2,7 @@
 //! polls it; between two awaits it copies and reduces. Messages and scratch memory belong to the
 //! operation, not to the schedule, which may fail while they are in use.
 
+pub mod across;
 mod all_gather;
 mod all_reduce;
 mod all_to_all;

@@ -66,12 +66,13 @@ async fn reduce_slices(
     let Some(output) = output else {
         let scratch = context.scratch(inputs[context.rank()].len());
         let result = scratch.view();
-        collect(context, &inputs, &result, reduction).await?;
+        collect(context, &inputs, |inputs| Ok(reduction.reduce(&result, inputs)?)).await?;
         return context.send(root, &result)?.await.map(drop);
     };
     // The output may be the input: the slices of others arrive only after they have been sent their inputs.
     let results = |rank| output.slice(part(output.len(), element, size, rank));
-    collect(context, &inputs, &results(context.rank()), reduction).await?;
+    let own = results(context.rank());
+    collect(context, &inputs, |inputs| Ok(reduction.reduce(&own, inputs)?)).await?;
     let received = context.peers().map(|peer| context.receive(peer, &results(peer))).collect::<Result<Vec<_>>>()?;
     all(received).await
 }

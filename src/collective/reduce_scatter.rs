@@ -21,30 +21,32 @@ pub async fn reduce_scatter(context: Context, inputs: Vec<View>, output: View, r
     for round in 0..rounds {
         let nothing = output[0].slice(0..0);
         let parts: Vec<View> = inputs.iter().map(|pieces| *pieces.get(round).unwrap_or(&nothing)).collect();
-        collect(&context, &parts, output.get(round).unwrap_or(&nothing), &reduction).await?;
+        let output = output.get(round).unwrap_or(&nothing);
+        collect(&context, &parts, |inputs| Ok(reduction.reduce(output, inputs)?)).await?;
     }
     Ok(())
 }
 
-/// One round: reduces `inputs[rank]` of all ranks into `output`, which may be the same memory as this rank's own part.
-/// Returns when the parts for others have been sent, too.
-pub(super) async fn collect(context: &Context, inputs: &[View], output: &View, reduction: &Reduction) -> Result<()> {
+/// One round: has `reduce` reduce `inputs[rank]` of all ranks, in rank order, to memory that may be this rank's own part. It
+/// is not called if there is nothing to reduce. Returns when the parts for others have been sent, too.
+pub(super) async fn collect(
+    context: &Context,
+    inputs: &[View],
+    reduce: impl FnOnce(&[View]) -> Result<()>,
+) -> Result<()> {
     let (rank, size) = (context.rank(), context.size());
-    let scratch = context.scratch(output.len() * (size - 1));
+    let len = inputs[rank].len();
+    let scratch = context.scratch(len * (size - 1));
     let scratch = scratch.view();
     let mut contributions = inputs.to_vec();
     let mut posted = Vec::with_capacity(2 * size);
-    contributions[rank] = inputs[rank];
-    for (slot, peer) in context.peers().enumerate().filter(|_| !output.is_empty()) {
-        contributions[peer] = scratch.slice(part(scratch.len(), output.len(), size - 1, slot));
+    for (slot, peer) in context.peers().enumerate().filter(|_| len > 0) {
+        contributions[peer] = scratch.slice(part(scratch.len(), len, size - 1, slot));
         posted.push(context.receive(peer, &contributions[peer])?);
     }
     for peer in context.peers().filter(|&peer| !inputs[peer].is_empty()) {
         posted.push(context.send(peer, &inputs[peer])?);
     }
     all(posted).await?;
-    if output.is_empty() {
-        return Ok(());
-    }
-    Ok(reduction.reduce(output, &contributions)?)
+    if len > 0 { reduce(&contributions) } else { Ok(()) }
 }

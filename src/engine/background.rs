@@ -175,8 +175,10 @@ fn drive(engine: &'static Engine, turn: u64) {
         if engine.is_unattended() {
             if engine.try_turn(Driver::Background).is_some_and(|turn| turn.moved) {
                 backoff.reset();
-            } else if let Some(pause) = backoff.step().take() {
-                engine.rest(Driver::Background, pause, limit, || changed(queued) || !engine.is_unattended());
+            } else if let Some(pause) = backoff.step().take()
+                && engine.rest(Driver::Background, pause, limit, || changed(queued) || !engine.is_unattended())
+            {
+                backoff.reset();
             }
             continue;
         }

@@ -56,17 +56,15 @@ impl Lane {
 
     /// From now on every operation fails with `cause`, which the first caller decides.
     pub fn fail(&self, kind: Kind, cause: impl Into<String>) {
-        let mut first = false;
-        let (kind, cause) = self.failure.get_or_init(|| {
-            first = true;
-            (kind, cause.into())
-        });
-        if first {
+        // Everybody who finds the lane failed, finds that it has been told: memory may be given back from then on.
+        self.failure.get_or_init(|| {
+            let cause = cause.into();
             log::error!("group \"{}\" on rank {} failed: {cause}", self.name, self.rank);
             if let Some(tell) = self.on_failure.get() {
-                tell(*kind, cause);
+                tell(kind, &cause);
             }
-        }
+            (kind, cause)
+        });
     }
 
     /// Whether the group has failed.

@@ -151,14 +151,15 @@ impl Progress {
             }
         }
         self.expire(now, ended);
-        Turn { moved: ended.len() > before || self.eager.take(), rest: self.rest(now) }
+        let eager = self.eager.take();
+        Turn { moved: ended.len() > before || eager, rest: self.rest(now) }
     }
 
     /// How long nobody has to look, if everything that is waited for rings the doorbell.
     fn rest(&self, now: Instant) -> Option<Duration> {
         let rings = self.remains.is_empty()
             && !self.running.is_empty()
-            && self.running.iter().all(|task| task.witness.is_some());
+            && self.running.iter().all(|task| task.witness.as_ref().is_some_and(|witness| witness.rings()));
         rings.then(|| {
             let queued = self.waiting.values().flatten();
             let deadlines = self.running.iter().chain(queued).filter_map(|task| task.operation.deadline());

@@ -64,7 +64,7 @@ pub struct Task {
     pub order: Order,
     /// What its failure means.
     pub on_failure: OnFailure,
-    /// Present if whatever the schedule waits for rings the process's doorbell; otherwise it has to be polled.
+    /// Present if it is known what the schedule waits for; otherwise it has to be polled.
     pub witness: Option<Arc<dyn Witness>>,
 }
 
@@ -72,6 +72,11 @@ pub struct Task {
 pub trait Witness: Send + Sync {
     /// Which ranks have not come, and what they do instead; `None` if all have.
     fn absentees(&self) -> Option<String>;
+
+    /// Whether whatever it waits for now rings the process's doorbell; otherwise the schedule has to be polled.
+    fn rings(&self) -> bool {
+        true
+    }
 }
 
 impl Task {

@@ -4,7 +4,7 @@ use std::future::{pending, poll_fn, ready};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::transport::{Arrival, Outstanding, Request};
@@ -64,7 +64,9 @@ fn given(name: &'static str, schedule: impl Future<Output = Result<Outcome>> + S
 fn hand_over(task: Task, waits: bool) {
     let operation = task.operation.clone();
     engine().unwrap().submit(task);
-    engine().unwrap().begin(&operation, waits);
+    if !waits {
+        engine().unwrap().begin(&operation);
+    }
 }
 
 fn submit(lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {

@@ -3,12 +3,14 @@
 mod address;
 mod check;
 mod inline;
+mod issue;
 mod neighbours;
 mod schedule;
 mod world;
 
 pub use crate::collective::{Call, Invocation};
 pub use address::Address;
+pub use issue::Started;
 pub use world::world_broadcast;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 
-use crate::engine::{self, Completion, Engine, Lane, OnFailure, Operation, Order, Outcome, Task, engine};
+use crate::collective::across;
+use crate::engine::{self, Engine, Lane, Operation, engine};
 use crate::error::{Error, Kind, Result};
 use crate::mpi::{self, Environment};
 use crate::shm::{Farewell, Node};
-use crate::transport::{MpiTransport, Outstanding, SharedTransport, Transport};
-use inline::Attempt;
+use crate::transport::{MpiTransport, SharedTransport, SpanningTransport, Transport};
 
 /// The timeout of an operation if nothing else is said: as torch's (c10d `kBackendDefaultTimeout`).
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -57,13 +59,16 @@ pub fn start() -> Result<(&'static Environment, &'static Engine)> {
 }
 
 /// A group of processes that communicate. May be shared by threads: collectives run in the order in which their calls
-/// to [`Group::issue`] return, which must be the same order on every rank.
+/// to [`Group::issue`] and [`Group::start`] return, which must be the same order on every rank.
 pub struct Group {
     engine: &'static Engine,
     lane: Arc<Lane>,
     transport: Arc<MpiTransport>,
     /// What all ranks share if they are on one node: everything but monitored barriers goes through it.
     shared: Option<Shared>,
+    /// What the ranks of each node share if they are on several, some of which hold more than one. All ranks of the group
+    /// have it, or none.
+    spanning: Option<Spanning>,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
     /// When it was shut down.
@@ -76,6 +81,12 @@ pub struct Group {
 struct Shared {
     node: Arc<Node>,
     transport: Arc<SharedTransport>,
+}
+
+/// Memory that the ranks of this node share, in a group that spans nodes.
+struct Spanning {
+    place: across::Place,
+    transport: Arc<SpanningTransport>,
 }
 
 /// How many operations of each kind were issued.
@@ -109,7 +120,13 @@ impl Group {
         }
         let mut group = Group::over(engine, transport, options);
         group.meet_neighbours()?;
-        let over = if group.shared.is_some() { "shared memory and " } else { "" };
+        let over = match (&group.shared, &group.spanning) {
+            (Some(_), _) => "shared memory and ".to_owned(),
+            (_, Some(Spanning { place, .. })) => {
+                format!("shared memory on each of {} nodes and ", place.topology.nodes())
+            }
+            _ => String::new(),
+        };
         log::info!("group \"{}\": rank {rank} of {size} over {over}{}", group.lane.name(), mpi::library_version());
         Ok(group)
     }
@@ -120,6 +137,7 @@ impl Group {
             lane: Arc::new(Lane::new(options.name, transport.rank())),
             transport: Arc::new(transport),
             shared: None,
+            spanning: None,
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
             closed: OnceCell::new(),
@@ -177,98 +195,21 @@ impl Group {
         self.lane.check()
     }
 
-    /// Checks and issues an operation. After an error nothing has moved. `waits`: the caller waits for the operation at
-    /// once, so that it may be gone on with here for a moment; otherwise this never waits for a peer.
-    pub fn issue(
-        &self,
-        invocation: &Invocation<'_>,
-        timeout: Option<Duration>,
-        completion: Box<dyn Completion>,
-        waits: bool,
-    ) -> Result<Arc<Operation>> {
-        let engine = engine()?;
-        self.check()?;
-        if mpi::is_finalized() {
-            return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
-        }
-        let call = &invocation.call;
-        let tag_max = self.shared.as_ref().map_or(self.transport.tag_max(), |shared| shared.transport.tag_max());
-        check::check(invocation, self.rank(), self.size(), tag_max)?;
-        let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
-        // Held until the engine has the task: the order of sequence numbers is the order of execution.
-        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        let counter = match call {
-            Call::Send { .. } | Call::Receive { .. } => &mut issued.messages,
-            Call::MonitoredBarrier { .. } => &mut issued.monitored_barriers,
-            _ => &mut issued.collectives,
-        };
-        let sequence = *counter;
-        *counter += 1;
-        let (order, on_failure) = match call {
-            Call::Send { .. } | Call::Receive { .. } => (Order::Free, OnFailure::FailLane),
-            Call::MonitoredBarrier { .. } => (Order::Free, OnFailure::KeepLane),
-            _ => (Order::InLane, OnFailure::FailLane),
-        };
-        let limit = if matches!(call, Call::MonitoredBarrier { .. }) {
-            // It watches its own deadline, to name who is missing.
-            timeout * 2 + Duration::from_secs(10)
-        } else {
-            timeout
-        };
-        let operation = Operation::new(call.name(), call.peer(), self.lane.clone(), sequence, limit);
-        // It may have failed since it was looked at, and then slots of a collective that has not ended here may be read.
-        self.lane.check()?;
-        let shared = self.shared.as_ref().filter(|_| !matches!(call, Call::MonitoredBarrier { .. }));
-        let mut begun = None;
-        let mut _held = None;
-        if let Some(Shared { node, .. }) = shared
-            && waits
-            && order == Order::InLane
-            && self.lane.pending() == 0
-            && inline::is_short(invocation)
-        {
-            _held = Some(self.lane.hold());
-            match inline::attempt(node, invocation) {
-                Attempt::Begun(state) => begun = Some(state),
-                Attempt::Ended(result) => {
-                    let result = result.map_err(|error| error.during(operation.to_string()));
-                    if let Err(error) = &result {
-                        engine.fail_here(&operation, error);
-                    }
-                    // Users' code runs from here on, and may issue.
-                    drop(issued);
-                    engine.end_here(operation.clone(), completion, result.map(|()| Outcome::default()));
-                    return Ok(operation);
-                }
-            }
-        }
-        let outstanding = Arc::new(Outstanding::default());
-        let schedule = schedule::schedule(self, invocation, shared, begun, &outstanding, sequence, timeout);
-        let witness = shared.map(|shared| neighbours::witness(&shared.node, order));
-        let task = Task { operation: operation.clone(), schedule, outstanding, completion, order, on_failure, witness };
-        engine.submit(task);
-        drop(issued);
-        engine.begin(&operation, waits);
-        Ok(operation)
+    fn tag_max(&self) -> i32 {
+        let shared = self.shared.as_ref().map(|shared| shared.transport.tag_max());
+        let spanning = self.spanning.as_ref().map(|spanning| spanning.transport.tag_max());
+        shared.or(spanning).unwrap_or(self.transport.tag_max())
+    }
+
+    /// The ranks on this node that this one shares memory with, if it does.
+    fn node(&self) -> Option<&Arc<Node>> {
+        let shared = self.shared.as_ref().map(|shared| &shared.node);
+        shared.or(self.spanning.as_ref().map(|spanning| &spanning.place.node))
     }
 
     /// Drives until `operation`, of this group, is done, or for at most `limit`. Returns whether it is done.
     pub fn wait(&self, operation: &Operation, limit: Option<Duration>) -> bool {
         self.engine.wait(operation, limit)
-    }
-
-    /// Issues an operation and waits for its end.
-    pub fn run(&self, invocation: &Invocation<'_>) -> Result<Outcome> {
-        self.run_for(invocation, None)
-    }
-
-    fn run_for(&self, invocation: &Invocation<'_>, timeout: Option<Duration>) -> Result<Outcome> {
-        let operation = self.issue(invocation, timeout, Box::new(Nobody), true)?;
-        while !self.wait(&operation, None) {}
-        match operation.result() {
-            Some(result) => result.clone(),
-            None => Err(Error::Internal(format!("{operation} ended without a result"))),
-        }
     }
 
     /// Ends one operation with an error, unless it ends first; its group fails with it, unless it is a monitored barrier.
@@ -305,7 +246,7 @@ impl Group {
 
     fn release(&self, engine: &'static Engine) -> Result<()> {
         // What is still pending goes on.
-        if let Some(Shared { node, .. }) = self.shared.as_ref().filter(|_| self.lane.pending() == 0) {
+        if let Some(node) = self.node().filter(|_| self.lane.pending() == 0) {
             node.bid_farewell(&Farewell::Left);
         }
         if self.lane.has_failed() || self.lane.pending() > 0 || self.strays.load(Ordering::Relaxed) > 0 {
@@ -313,17 +254,6 @@ impl Group {
             return Ok(());
         }
         engine.exclusively(|| self.transport.free())
-    }
-}
-
-/// Nobody but the waiter is to be told.
-struct Nobody;
-
-impl Completion for Nobody {
-    fn finish(&mut self, _: &Result<Outcome>) {}
-
-    fn announce_to_nobody(&mut self) -> bool {
-        true
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Call, Group, Invocation, Issued, Shared};
+use super::{Call, Group, Invocation, Issued, Shared, Spanning};
+use crate::collective::across::{Place, Topology, Verdict};
 use crate::collective::node;
-use crate::engine::{self, Order, Witness};
+use crate::engine::{self, Witness};
 use crate::error::{Error, Result};
 use crate::memory::{Scratch, View};
-use crate::shm::{Card, Farewell, Meeting, Node};
-use crate::transport::SharedTransport;
+use crate::shm::{Card, Farewell, Location, Meeting, Node, Sample};
+use crate::transport::{Outstanding, SharedTransport, SpanningTransport};
 
 /// Bytes that a rank shows at a time.
 const CAPACITY: usize = 256 << 10;
@@ -19,16 +20,17 @@ const MOST: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Group {
-    /// Shares memory with the other ranks, if all are on this node and can. All of them call it; they use it all or not
-    /// at all.
+    /// Shares memory with the other ranks of this node, if any node holds several and all ranks of the group can. All of
+    /// them call it; they use it all or not at all.
     pub(super) fn meet_neighbours(&mut self) -> Result<()> {
         let meeting = Meeting::open().inspect_err(|error| log::warn!("{error}")).ok();
         let card = meeting.as_ref().map_or(Card::nowhere(), Meeting::card);
         let cards: Vec<_> = self.exchange(card.to_bytes())?.iter().map(Card::from_bytes).collect();
         engine::set_ranks_on_host(cards.iter().filter(|other| other.is_on_host_of(&card)).count());
         // All ranks see the same cards, and so decide alike.
-        let all_here = cards.iter().all(|other| other.is_on_node_of(&cards[0]));
-        if all_here && cards.len() > 1 && cards.len() <= MOST {
+        let topology = Topology::new(cards.len(), self.rank(), |a, b| cards[a].is_on_node_of(&cards[b]));
+        if (2..=MOST).contains(&topology.width()) {
+            // A rank that is alone on its node takes part, too: it shares with itself what others share.
             let node = meeting
                 .ok_or_else(|| Error::Internal("a card without a meeting".to_owned()))
                 .and_then(|meeting| {
@@ -38,7 +40,8 @@ impl Group {
                 .ok();
             let everybody = self.exchange([u8::from(node.is_some())])?.iter().all(|&[met]| met == 1);
             if everybody && let Some(node) = node {
-                self.share(node);
+                self.try_single_copy(&node)?;
+                self.share(node, topology);
             }
         }
         // The user's first collective is number 0.
@@ -46,13 +49,32 @@ impl Group {
         Ok(())
     }
 
-    fn share(&mut self, node: Arc<Node>) {
+    /// Finds out whether the ranks of this node copy straight from each other's memory.
+    fn try_single_copy(&self, node: &Node) -> Result<()> {
+        let here = |rank: usize| node.group_rank(rank);
+        let mut sample = Sample::new();
+        let locations = self.exchange(sample.location().to_bytes())?;
+        let locations: Vec<_> = (0..node.size()).map(|rank| Location::from_bytes(&locations[here(rank)])).collect();
+        let wants = self.exchange([u8::from(sample.try_out(node, &locations))])?;
+        // Nobody reads the sample from here on.
+        node.copy_once((0..node.size()).all(|rank| wants[here(rank)] == [1]));
+        Ok(())
+    }
+
+    fn share(&mut self, node: Arc<Node>, topology: Topology) {
         let teller = node.clone();
         self.lane.tell_of_failure(Box::new(move |kind, cause| {
             teller.bid_farewell(&Farewell::Failed(kind, cause.to_owned()));
         }));
-        let transport = Arc::new(SharedTransport::new(&node));
-        self.shared = Some(Shared { node, transport });
+        let transport = SharedTransport::new(&node);
+        if topology.nodes() == 1 {
+            self.shared = Some(Shared { node, transport: Arc::new(transport) });
+            return;
+        }
+        let place = |rank| topology.is_here(rank).then(|| topology.place_of(rank));
+        let neighbours = (0..topology.size()).map(place).collect();
+        let transport = Arc::new(SpanningTransport::new(self.transport.clone(), transport, neighbours));
+        self.spanning = Some(Spanning { place: Place { node, topology: Arc::new(topology) }, transport });
     }
 
     /// Every rank's bytes.
@@ -100,19 +122,48 @@ impl Witness for Waiting {
     }
 }
 
-/// A peer that a message waits for. It rings, but nothing is known of it.
-struct Peer;
+/// The same for a collective of a group that spans nodes.
+struct Across {
+    node: Arc<Node>,
+    verdict: Arc<Verdict>,
+    outstanding: Arc<Outstanding>,
+}
 
-impl Witness for Peer {
+impl Witness for Across {
     fn absentees(&self) -> Option<String> {
-        None
+        match self.verdict.has_begun() {
+            // Ranks of this node that are late in a later round wait for other nodes themselves.
+            true => self.verdict.missing(),
+            false => node::absentees(&self.node),
+        }
+    }
+
+    fn rings(&self) -> bool {
+        // With no message under way it waits for ranks of this node.
+        !self.outstanding.is_any()
     }
 }
 
-/// Who knows what an operation on this node waits for.
-pub(super) fn witness(node: &Arc<Node>, order: Order) -> Arc<dyn Witness> {
-    match order {
-        Order::InLane => Arc::new(Waiting(node.clone())),
-        Order::Free => Arc::new(Peer),
+/// The peer that a message waits for.
+struct Peer(Arc<Node>, Call);
+
+impl Witness for Peer {
+    fn absentees(&self) -> Option<String> {
+        node::laggard(&self.0, &self.1)
     }
+}
+
+/// Who knows what a message to or from a rank of this node waits for.
+pub(super) fn peer(node: &Arc<Node>, call: &Call) -> Arc<dyn Witness> {
+    Arc::new(Peer(node.clone(), *call))
+}
+
+/// Who knows what a collective on this node waits for.
+pub(super) fn waiting(node: &Arc<Node>) -> Arc<dyn Witness> {
+    Arc::new(Waiting(node.clone()))
+}
+
+/// Who knows what a collective of several nodes waits for.
+pub(super) fn across(node: &Arc<Node>, verdict: Arc<Verdict>, outstanding: &Arc<Outstanding>) -> Arc<dyn Witness> {
+    Arc::new(Across { node: node.clone(), verdict, outstanding: outstanding.clone() })
 }

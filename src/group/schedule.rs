@@ -4,42 +4,81 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Call, Group, Invocation, Shared};
+use super::{Call, Group, Invocation, Shared, Spanning, neighbours};
 use crate::collective::node::Begun;
-use crate::collective::{self, Context};
-use crate::engine::{Outcome, Schedule};
+use crate::collective::{self, Context, across};
+use crate::engine::{Outcome, Schedule, Witness};
 use crate::error::Result;
 use crate::memory::View;
 use crate::transport::{Channel, Outstanding, Transport};
 
-/// Tags of collectives and of monitored barriers; both fit into what every MPI offers.
-const TAGS: u64 = 1 << 14;
+/// Tags of collectives, as many for what leaders of nodes tell each other, and for monitored barriers; all fit into what
+/// every MPI offers.
+const TAGS: u64 = 1 << 13;
 
-/// The steps of a call whose arguments have been checked: over `shared` memory, where it may have `begun`, or
-/// over MPI.
+/// The steps of a call whose arguments have been checked: over shared memory, where it may have `begun`, over MPI, or
+/// both; and who knows what they wait for.
 pub(super) fn schedule(
     group: &Group,
     invocation: &Invocation<'_>,
-    shared: Option<&Shared>,
     begun: Option<Begun>,
     outstanding: &Arc<Outstanding>,
     sequence: u64,
     timeout: Duration,
-) -> Schedule {
+) -> (Schedule, Option<Arc<dyn Witness>>) {
     let Invocation { call, dtype, inputs, outputs } = *invocation;
-    let is_message = matches!(call, Call::Send { .. } | Call::Receive { .. });
-    let transport: Arc<dyn Transport> = match shared {
-        Some(Shared { transport, .. }) if is_message => transport.clone(),
-        Some(Shared { node, .. }) => {
-            let (inputs, outputs) = (inputs.to_vec(), outputs.to_vec());
-            return done(collective::node::run(node.clone(), call, dtype, inputs, outputs, begun));
+    let tag = (sequence % TAGS) as i32;
+    match call {
+        // What a monitored barrier leaves behind must meet nothing else.
+        Call::MonitoredBarrier { .. } => {}
+        Call::Send { .. } | Call::Receive { .. } => {
+            let peer = match call {
+                Call::Send { to, .. } => Some(to),
+                Call::Receive { from, .. } => from,
+                _ => None,
+            };
+            if let Some(Shared { node, transport }) = &group.shared {
+                let schedule = messages(transport.clone(), invocation, outstanding, tag, group, timeout);
+                return (schedule, Some(neighbours::peer(node, &call)));
+            }
+            if let Some(Spanning { place, transport }) = &group.spanning {
+                let witness = transport.rings(peer).then(|| neighbours::peer(&place.node, &call));
+                return (messages(transport.clone(), invocation, outstanding, tag, group, timeout), witness);
+            }
         }
-        None => group.transport.clone(),
-    };
+        _ => {
+            let (inputs, outputs) = (inputs.to_vec(), outputs.to_vec());
+            if let Some(Shared { node, .. }) = &group.shared {
+                let schedule = done(collective::node::run(node.clone(), call, dtype, inputs, outputs, begun));
+                return (schedule, Some(neighbours::waiting(node)));
+            }
+            if let Some(Spanning { place, .. }) = &group.spanning {
+                let verdict = Arc::new(across::Verdict::default());
+                let context =
+                    |tag| Context::new(group.transport.clone(), outstanding.clone(), Channel::Collective, tag);
+                let contexts = [context(tag), context(TAGS as i32 + tag)];
+                let schedule = across::run(place.clone(), verdict.clone(), contexts, call, dtype, inputs, outputs);
+                return (done(schedule), Some(neighbours::across(&place.node, verdict, outstanding)));
+            }
+        }
+    }
+    (messages(group.transport.clone(), invocation, outstanding, tag, group, timeout), None)
+}
+
+/// The steps of a call as messages over `transport`.
+fn messages(
+    transport: Arc<dyn Transport>,
+    invocation: &Invocation<'_>,
+    outstanding: &Arc<Outstanding>,
+    tag: i32,
+    group: &Group,
+    timeout: Duration,
+) -> Schedule {
+    let Invocation { call, inputs, outputs, .. } = *invocation;
     let (channel, tag) = match call {
         Call::Send { tag, .. } | Call::Receive { tag, .. } => (Channel::PointToPoint, tag),
-        Call::MonitoredBarrier { .. } => (Channel::Collective, (TAGS + sequence % TAGS) as i32),
-        _ => (Channel::Collective, (sequence % TAGS) as i32),
+        Call::MonitoredBarrier { .. } => (Channel::Collective, 2 * TAGS as i32 + tag),
+        _ => (Channel::Collective, tag),
     };
     let context = Context::new(transport, outstanding.clone(), channel, tag);
     let input = inputs.first().copied().unwrap_or(View::empty());

@@ -1,6 +1,8 @@
 //! Memory that an operation reads and writes: views of the caller's buffers, and scratch of the engine's own.
 
 mod scratch;
+#[cfg(loom)]
+pub(crate) mod tracked;
 mod view;
 
 pub use scratch::Scratch;

@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 
+#[cfg(loom)]
+use super::tracked;
+
 /// A contiguous piece of memory, in bytes. Copies of a view refer to the same memory.
 ///
 /// Whoever creates a view promises that the memory stays valid, and that nobody else writes to it, until the operation
 /// that it was created for has released it. That promise makes the methods here safe to call.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct View {
     address: *mut u8,
     len: usize,
@@ -19,6 +23,10 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
+    /// Where in it the address is; the length follows.
+    #[cfg(feature = "bridge")]
+    pub(crate) const ADDRESS_OFFSET: usize = std::mem::offset_of!(View, address);
+
     /// A view of `len` bytes at `address`.
     ///
     /// # Safety
@@ -73,6 +81,10 @@ impl View {
     /// If the lengths differ.
     pub fn copy_from(&self, source: &View) {
         assert_eq!(self.len, source.len, "views of different lengths");
+        #[cfg(loom)]
+        tracked::read(source.address, source.len);
+        #[cfg(loom)]
+        tracked::write(self.address, self.len);
         if self.len > 0 && self.address != source.address {
             // SAFETY: both are valid for `len` bytes by the promise to `new`; `copy` allows overlap.
             unsafe { std::ptr::copy(source.address, self.address, self.len) }
@@ -85,6 +97,8 @@ impl View {
     /// If the lengths differ.
     pub fn write(&self, bytes: &[u8]) {
         assert_eq!(self.len, bytes.len(), "a view and a slice of different lengths");
+        #[cfg(loom)]
+        tracked::write(self.address, self.len);
         if self.len > 0 {
             // SAFETY: valid for `len` bytes by the promise to `new`.
             unsafe { std::ptr::copy(bytes.as_ptr(), self.address, self.len) }
@@ -97,6 +111,8 @@ impl View {
     /// If the lengths differ.
     pub fn read(&self, bytes: &mut [u8]) {
         assert_eq!(self.len, bytes.len(), "a view and a slice of different lengths");
+        #[cfg(loom)]
+        tracked::read(self.address, self.len);
         if self.len > 0 {
             // SAFETY: valid for `len` bytes by the promise to `new`.
             unsafe { std::ptr::copy(self.address, bytes.as_mut_ptr(), self.len) }
@@ -106,6 +122,8 @@ impl View {
     /// The bytes, copied.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len];
+        #[cfg(loom)]
+        tracked::read(self.address, self.len);
         if self.len > 0 {
             // SAFETY: valid for `len` bytes by the promise to `new`; the vector is new memory.
             unsafe { std::ptr::copy_nonoverlapping(self.address, bytes.as_mut_ptr(), self.len) }
@@ -115,6 +133,8 @@ impl View {
 
     /// Sets every byte.
     pub fn fill(&self, byte: u8) {
+        #[cfg(loom)]
+        tracked::write(self.address, self.len);
         if self.len > 0 {
             // SAFETY: valid for `len` bytes by the promise to `new`.
             unsafe { std::ptr::write_bytes(self.address, byte, self.len) }

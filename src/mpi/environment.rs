@@ -8,6 +8,7 @@ use once_cell::sync::OnceCell;
 
 use super::check::check;
 use crate::error::{Error, Result};
+use crate::process::Owner;
 
 /// Kept if it is an error, too: MPI cannot be started twice.
 static ENVIRONMENT: OnceCell<Result<Environment>> = OnceCell::new();
@@ -20,7 +21,7 @@ pub struct Environment {
     world_size: usize,
     /// Whether this library called MPI_Init_thread, and so has to finalize.
     owner: bool,
-    pid: u32,
+    process: Owner,
 }
 
 // SAFETY: the only handle in it is MPI_COMM_WORLD, which is a constant.
@@ -32,7 +33,7 @@ impl Environment {
     /// MPI, initialised by this call if nobody has yet.
     pub fn start() -> Result<&'static Environment> {
         let environment = ENVIRONMENT.get_or_init(initialize).as_ref().map_err(Clone::clone)?;
-        if environment.pid != std::process::id() {
+        if !environment.process.is_here() {
             return Err(Error::Unavailable(
                 "this process was forked from one that uses MPI, and a forked child must not use it; start workers with \
                  the \"spawn\" method, or use the group only in the parent"
@@ -49,7 +50,7 @@ impl Environment {
 
     /// The environment, if MPI was started through it in this very process.
     pub(crate) fn started() -> Option<&'static Environment> {
-        ENVIRONMENT.get()?.as_ref().ok().filter(|environment| environment.pid == std::process::id())
+        ENVIRONMENT.get()?.as_ref().ok().filter(|environment| environment.process.is_here())
     }
 
     /// This process's rank in MPI_COMM_WORLD.
@@ -146,7 +147,7 @@ fn initialize() -> Result<Environment> {
         world_rank: rank as usize,
         world_size: size as usize,
         owner: !initialized,
-        pid: std::process::id(),
+        process: Owner::current(),
     })
 }
 

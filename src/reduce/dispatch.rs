@@ -31,14 +31,18 @@ pub(super) fn kernel(dtype: DataType, op: ReduceOp) -> Option<Kernels> {
     }
 }
 
-fn float<E: Element<A>, A: Divide + Scale + Ordered>(op: ReduceOp) -> Option<Kernels> {
+fn float<E: Element<A>, A: Element<A> + Default + Divide + Scale + Ordered>(op: ReduceOp) -> Option<Kernels> {
+    // A wider accumulator is kept, so that there is one rounding. Minimum and maximum are one of the inputs.
+    let is_widened = size_of::<A>() > size_of::<E>();
     Some(match op {
+        ReduceOp::Sum if is_widened => Kernels::staged::<E, A, Sum>(),
         ReduceOp::Sum => Kernels::new::<E, A, Sum>(),
-        ReduceOp::Avg => Kernels::new::<E, A, Average>(),
+        ReduceOp::Avg => Kernels::staged::<E, A, Average>(),
+        ReduceOp::Product if is_widened => Kernels::staged::<E, A, Product>(),
         ReduceOp::Product => Kernels::new::<E, A, Product>(),
         ReduceOp::Min => Kernels::new::<E, A, Minimum>(),
         ReduceOp::Max => Kernels::new::<E, A, Maximum>(),
-        ReduceOp::PremulSum => Kernels::new::<E, A, PremultipliedSum<A::Factor>>(),
+        ReduceOp::PremulSum => Kernels::staged::<E, A, PremultipliedSum<A::Factor>>(),
         ReduceOp::BitAnd | ReduceOp::BitOr | ReduceOp::BitXor => return None,
     })
 }
@@ -46,18 +50,20 @@ fn float<E: Element<A>, A: Divide + Scale + Ordered>(op: ReduceOp) -> Option<Ker
 fn complex<E: Element<E> + Divide + Scale>(op: ReduceOp) -> Option<Kernels> {
     Some(match op {
         ReduceOp::Sum => Kernels::new::<E, E, Sum>(),
-        ReduceOp::Avg => Kernels::new::<E, E, Average>(),
+        ReduceOp::Avg => Kernels::staged::<E, E, Average>(),
         ReduceOp::Product => Kernels::new::<E, E, Product>(),
-        ReduceOp::PremulSum => Kernels::new::<E, E, PremultipliedSum<E::Factor>>(),
+        ReduceOp::PremulSum => Kernels::staged::<E, E, PremultipliedSum<E::Factor>>(),
         ReduceOp::Min | ReduceOp::Max | ReduceOp::BitAnd | ReduceOp::BitOr | ReduceOp::BitXor => return None,
     })
 }
 
 /// `W` holds the exact sum of as many elements as there can be ranks.
-fn integer<E: Element<E> + Element<W> + Number + Ordered + Bits, W: Divide>(op: ReduceOp) -> Option<Kernels> {
+fn integer<E: Element<E> + Element<W> + Number + Ordered + Bits, W: Element<W> + Default + Divide>(
+    op: ReduceOp,
+) -> Option<Kernels> {
     Some(match op {
         ReduceOp::Sum => Kernels::new::<E, E, Sum>(),
-        ReduceOp::Avg => Kernels::new::<E, W, Average>(),
+        ReduceOp::Avg => Kernels::staged::<E, W, Average>(),
         ReduceOp::Product => Kernels::new::<E, E, Product>(),
         ReduceOp::Min => Kernels::new::<E, E, Minimum>(),
         ReduceOp::Max => Kernels::new::<E, E, Maximum>(),

@@ -18,7 +18,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(f16, bf16, f32, f64, Complex<f32>, Complex<f64>, u8, i8, u16, i16, u32, i32, u64, i64);
+plain!(f16, bf16, f32, f64, Complex<f32>, Complex<f64>, u8, i8, u16, i16, u32, i32, u64, i64, u128, i128);
 
 // SAFETY: a `u8` in a transparent struct.
 unsafe impl Plain for Boolean {}

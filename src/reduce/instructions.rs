@@ -95,6 +95,7 @@ fn choose(wanted: Option<&str>) -> Available {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -5,7 +5,7 @@ use std::{ptr, slice};
 
 use super::element::{Element, Plain, Unaligned};
 use super::instructions::{Available, Instructions};
-use super::operation::Operation;
+use super::operation::{Operation, Resumed, Unfinished};
 use crate::memory::View;
 
 /// Reduces `inputs`, in their order, into `output`; `factor` is PREMUL_SUM's.
@@ -14,9 +14,41 @@ use crate::memory::View;
 /// size, and that `output` is apart from each input or the same memory.
 pub(super) type Kernel = fn(factor: f64, output: &View, inputs: &[View]);
 
+/// One of two steps of a reduction; `ranks` is how many inputs there are in both together. The caller has checked as for
+/// [`Kernel`], but that inputs and output have as many elements instead of bytes, and that they lie apart.
+pub(super) type Step = fn(factor: f64, ranks: usize, output: &View, inputs: &[View]);
+
+/// A reduction in two steps, with accumulators between them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stages {
+    /// Bytes of an accumulator.
+    pub size: usize,
+    /// From elements to accumulators.
+    pub accumulate: Step,
+    /// From accumulators to elements.
+    pub complete: Step,
+}
+
+impl Stages {
+    fn new<E: Element<A>, A: Element<A> + Default, O: Operation<A>>() -> [Stages; 3] {
+        let stages = |accumulate, complete| Stages { size: size_of::<A>(), accumulate, complete };
+        let baseline = stages(step::<E, A, A, Unfinished<O>>, step::<A, E, A, Resumed<O>>);
+        #[cfg(target_arch = "x86_64")]
+        return [
+            baseline,
+            stages(x86::step_avx2::<E, A, A, Unfinished<O>>, x86::step_avx2::<A, E, A, Resumed<O>>),
+            stages(x86::step_avx512::<E, A, A, Unfinished<O>>, x86::step_avx512::<A, E, A, Resumed<O>>),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        [baseline; 3]
+    }
+}
+
 /// One kernel, compiled for each set of instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels {
+    /// Where the kernel itself, applied twice, is something else.
+    stages: Option<[Stages; 3]>,
     baseline: Kernel,
     #[cfg(target_arch = "x86_64")]
     avx2: Kernel,
@@ -28,12 +60,29 @@ impl Kernels {
     /// The kernel for elements `E` accumulated as `A` with the op `O`.
     pub fn new<E: Element<A>, A: Copy + Default, O: Operation<A>>() -> Self {
         Kernels {
+            stages: None,
             baseline: reduce::<E, A, O>,
             #[cfg(target_arch = "x86_64")]
             avx2: x86::reduce_avx2::<E, A, O>,
             #[cfg(target_arch = "x86_64")]
             avx512: x86::reduce_avx512::<E, A, O>,
         }
+    }
+
+    /// The same for an op whose result is more than its accumulator, or takes up more than an element.
+    pub fn staged<E: Element<A>, A: Element<A> + Default, O: Operation<A>>() -> Self {
+        Kernels { stages: Some(Stages::new::<E, A, O>()), ..Kernels::new::<E, A, O>() }
+    }
+
+    /// The two steps for `instructions`; `None`: both are the kernel, with elements as accumulators.
+    pub fn stages_with(&self, instructions: Available) -> Option<Stages> {
+        self.stages.map(|stages| match instructions.get() {
+            Instructions::Baseline => stages[0],
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => stages[1],
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => stages[2],
+        })
     }
 
     /// The kernel for `instructions`.
@@ -52,7 +101,7 @@ impl Kernels {
 /// is compiled without them.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Element, Operation, View, reduce};
+    use super::{Element, Operation, View, reduce, step};
 
     pub fn reduce_avx2<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
         #[target_feature(enable = "avx2,f16c")]
@@ -76,6 +125,45 @@ mod x86 {
         }
         // SAFETY: as above, with AVX-512 F, BW, DQ and VL.
         unsafe { inner::<E, A, O>(factor, output, inputs) }
+    }
+
+    pub fn step_avx2<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+        factor: f64,
+        ranks: usize,
+        output: &View,
+        inputs: &[View],
+    ) {
+        #[target_feature(enable = "avx2,f16c")]
+        fn inner<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+            factor: f64,
+            ranks: usize,
+            output: &View,
+            inputs: &[View],
+        ) {
+            step::<I, E, A, O>(factor, ranks, output, inputs);
+        }
+        // SAFETY: as above: `Kernels::stages_with` gives this function only to who has AVX2 and F16C.
+        unsafe { inner::<I, E, A, O>(factor, ranks, output, inputs) }
+    }
+
+    pub fn step_avx512<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+        factor: f64,
+        ranks: usize,
+        output: &View,
+        inputs: &[View],
+    ) {
+        #[rustversion::attr(since(1.89), target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c"))]
+        #[rustversion::attr(before(1.89), target_feature(enable = "avx2,f16c"))]
+        fn inner<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+            factor: f64,
+            ranks: usize,
+            output: &View,
+            inputs: &[View],
+        ) {
+            step::<I, E, A, O>(factor, ranks, output, inputs);
+        }
+        // SAFETY: as above, with AVX-512 F, BW, DQ and VL.
+        unsafe { inner::<I, E, A, O>(factor, ranks, output, inputs) }
     }
 }
 
@@ -103,8 +191,18 @@ fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output
                 }
             }
         }
-        _ => reduce_in_blocks::<E, A, O>(operation, output, inputs),
+        _ => reduce_in_blocks::<E, E, A, O>(operation, output, inputs),
     }
+}
+
+#[inline(always)]
+fn step<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+    factor: f64,
+    ranks: usize,
+    output: &View,
+    inputs: &[View],
+) {
+    reduce_in_blocks::<I, E, A, O>(O::new(factor, ranks), output, inputs);
 }
 
 #[inline(always)]
@@ -153,29 +251,35 @@ fn combined<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, left: E, righ
     E::narrow(operation.finish(operation.combine(operation.load(left.widen()), operation.load(right.widen()))))
 }
 
-/// Any number of inputs. The accumulators are local, so `output` may be any of the inputs: a block of it is written
-/// after that block of every input has been read.
+/// Any number of inputs, of elements `I`, to as many elements `E`. The accumulators are local, so where the two are the same
+/// type `output` may be any of the inputs: a block of it is written after that block of every input has been read.
 #[inline(always)]
-fn reduce_in_blocks<E: Element<A>, A: Copy + Default, O: Operation<A>>(operation: O, output: &View, inputs: &[View]) {
+fn reduce_in_blocks<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+    operation: O,
+    output: &View,
+    inputs: &[View],
+) {
     let [first, others @ ..] = inputs else { return };
-    let elements_in_view = output.len() / size_of::<E>();
+    let count = output.len() / size_of::<E>();
     let mut storage = [const { MaybeUninit::uninit() }; BLOCK];
-    let accumulators: &mut [A] = initialized(&mut storage, elements_in_view);
+    let accumulators: &mut [A] = initialized(&mut storage, count);
     let mut storage = [const { MaybeUninit::uninit() }; BLOCK];
-    let widened: &mut [A] = initialized(&mut storage, if E::SLICES { elements_in_view } else { 0 });
+    let widened: &mut [A] = initialized(&mut storage, if I::SLICES { count } else { 0 });
 
-    let bytes = BLOCK * size_of::<E>();
-    for start in (0..output.len()).step_by(bytes) {
-        let range = start..output.len().min(start + bytes);
-        let accumulators = &mut accumulators[..range.len() / size_of::<E>()];
-        // SAFETY: while inputs are read there is no unique slice of them.
-        let block = |input: &View| -> &[Unaligned<E>] { unsafe { elements(&input.slice(range.clone())) } };
+    for start in (0..count).step_by(BLOCK) {
+        let end = count.min(start + BLOCK);
+        let accumulators = &mut accumulators[..end - start];
+        let block = |input: &View| -> &[Unaligned<I>] {
+            // SAFETY: while inputs are read there is no unique slice of them.
+            unsafe { elements(&input.slice(start * size_of::<I>()..end * size_of::<I>())) }
+        };
         load(operation, block(first), accumulators);
         for other in others {
             accumulate(operation, block(other), accumulators, widened);
         }
+        let result = output.slice(start * size_of::<E>()..end * size_of::<E>());
         // SAFETY: the inputs' slices are no longer used.
-        finish::<E, A, O>(operation, accumulators, unsafe { elements_mut(&output.slice(range)) });
+        finish::<E, A, O>(operation, accumulators, unsafe { elements_mut(&result) });
     }
 }
 

@@ -35,6 +35,7 @@ mod op;
 mod operation;
 mod reduction;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 pub use dtype::DataType;

@@ -109,3 +109,41 @@ impl<A: Scale> Operation<A> for PremultipliedSum<A::Factor> {
         accumulated.add(loaded)
     }
 }
+
+/// The first of two steps: what has been combined stays an accumulator.
+#[derive(Clone, Copy)]
+pub(super) struct Unfinished<O>(O);
+
+impl<A: Copy, O: Operation<A>> Operation<A> for Unfinished<O> {
+    #[inline(always)]
+    fn new(factor: f64, ranks: usize) -> Self {
+        Unfinished(O::new(factor, ranks))
+    }
+    #[inline(always)]
+    fn load(self, input: A) -> A {
+        self.0.load(input)
+    }
+    #[inline(always)]
+    fn combine(self, accumulated: A, loaded: A) -> A {
+        self.0.combine(accumulated, loaded)
+    }
+}
+
+/// The second of two steps: the inputs have been taken up already.
+#[derive(Clone, Copy)]
+pub(super) struct Resumed<O>(O);
+
+impl<A: Copy, O: Operation<A>> Operation<A> for Resumed<O> {
+    #[inline(always)]
+    fn new(factor: f64, ranks: usize) -> Self {
+        Resumed(O::new(factor, ranks))
+    }
+    #[inline(always)]
+    fn combine(self, accumulated: A, loaded: A) -> A {
+        self.0.combine(accumulated, loaded)
+    }
+    #[inline(always)]
+    fn finish(self, accumulated: A) -> A {
+        self.0.finish(accumulated)
+    }
+}

@@ -1,7 +1,7 @@
 //! A reduction: a data type and an op that fit each other.
 
 use super::dispatch;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Stages};
 use super::{Available, DataType, ReduceOp};
 use crate::memory::View;
 
@@ -12,6 +12,7 @@ pub struct Reduction {
     op: ReduceOp,
     factor: f64,
     kernel: Kernel,
+    stages: Option<Stages>,
 }
 
 /// A data type does not have an op.
@@ -68,7 +69,8 @@ impl Reduction {
     /// As [`Reduction::new`], with these instructions of the processor.
     pub fn with(instructions: Available, dtype: DataType, op: ReduceOp, factor: f64) -> Result<Reduction, Unsupported> {
         let kernels = dispatch::kernel(dtype, op).ok_or(Unsupported { dtype, op })?;
-        Ok(Reduction { dtype, op, factor, kernel: kernels.with(instructions) })
+        let (kernel, stages) = (kernels.with(instructions), kernels.stages_with(instructions));
+        Ok(Reduction { dtype, op, factor, kernel, stages })
     }
 
     /// Data type of the elements.
@@ -101,6 +103,44 @@ impl Reduction {
         Ok(())
     }
 
+    /// Bytes of an accumulator: what one element becomes between [`Reduction::accumulate`] and [`Reduction::complete`].
+    pub fn accumulator(&self) -> usize {
+        self.stages.map_or(self.dtype.size(), |stages| stages.size)
+    }
+
+    /// The first of two steps: combines `inputs`, of some of the ranks, into `output`, which has an accumulator for each
+    /// element. Nothing is rounded that [`Reduction::reduce`] would not round.
+    ///
+    /// # Errors
+    /// If the views do not fit each other, or overlap; nothing has been written then.
+    pub fn accumulate(&self, output: &View, inputs: &[View]) -> Result<(), LayoutError> {
+        let Some(stages) = self.stages else { return self.reduce(output, inputs) };
+        check_step(output, self.accumulator(), inputs, self.dtype)?;
+        if !output.is_empty() {
+            (stages.accumulate)(self.factor, inputs.len(), output, inputs);
+        }
+        Ok(())
+    }
+
+    /// The second of two steps: combines what [`Reduction::accumulate`] has made of the inputs of all `ranks` ranks into
+    /// `output`.
+    ///
+    /// # Errors
+    /// As [`Reduction::accumulate`].
+    pub fn complete(&self, output: &View, accumulated: &[View], ranks: usize) -> Result<(), LayoutError> {
+        let Some(stages) = self.stages else { return self.reduce(output, accumulated) };
+        for view in accumulated {
+            check_step(view, self.accumulator(), &[*output], self.dtype)?;
+        }
+        if accumulated.is_empty() {
+            return Err(LayoutError::NoInput);
+        }
+        if !output.is_empty() {
+            (stages.complete)(self.factor, ranks, output, accumulated);
+        }
+        Ok(())
+    }
+
     fn check(&self, output: &View, inputs: &[View]) -> Result<(), LayoutError> {
         let bytes = output.len();
         if inputs.is_empty() {
@@ -119,6 +159,25 @@ impl Reduction {
         }
         Ok(())
     }
+}
+
+/// Whether there is one accumulator, of `size` bytes, in `accumulators` for each element of each of `views`.
+fn check_step(accumulators: &View, size: usize, views: &[View], dtype: DataType) -> Result<(), LayoutError> {
+    if views.is_empty() {
+        return Err(LayoutError::NoInput);
+    }
+    for (index, view) in views.iter().enumerate() {
+        if !view.len().is_multiple_of(dtype.size()) {
+            return Err(LayoutError::PartialElement { bytes: view.len(), dtype });
+        }
+        if view.len() / dtype.size() * size != accumulators.len() {
+            return Err(LayoutError::Length { index, input: view.len(), output: accumulators.len() });
+        }
+        if view.overlaps(accumulators) {
+            return Err(LayoutError::PartialOverlap { index });
+        }
+    }
+    Ok(())
 }
 
 /// What a user can do instead.

@@ -77,6 +77,7 @@ impl<'a> Board<'a> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

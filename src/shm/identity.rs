@@ -99,6 +99,7 @@ fn parse(text: &[u8]) -> Option<State> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::process::Command;
 

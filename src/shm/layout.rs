@@ -25,8 +25,15 @@ pub(super) const WRITTEN: usize = 0;
 pub(super) const READ: usize = 2 * LINE;
 const RING_HEADER: usize = 4 * LINE;
 /// Bytes of data in a ring, where there are few ranks.
+#[cfg(not(loom))]
 const LONGEST_RING: usize = 256 << 10;
+#[cfg(not(loom))]
 const SHORTEST_RING: usize = 4 << 10;
+/// A model has little memory.
+#[cfg(loom)]
+const LONGEST_RING: usize = 2 * LINE;
+#[cfg(loom)]
+const SHORTEST_RING: usize = LONGEST_RING;
 /// Bytes of data in all rings, about.
 const ALL_RINGS: usize = 1 << 30;
 
@@ -94,6 +101,7 @@ impl Layout {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -343,6 +343,7 @@ fn io_failed(call: &'static str) -> impl Fn(std::io::Error) -> Error {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::thread;
 

@@ -3,6 +3,7 @@
 //! - [`Segment`]: memory without a name; [`Doorbell`]: how a sleeping process is woken
 //! - [`Node`]: the ranks of a group on this node, and the rounds in which they exchange data
 //! - [`RingWriter`], [`RingReader`]: a stream of bytes from one rank to another
+//! - [`Sample`]: whether ranks can copy straight from each other's memory
 //! - [`identity`]: who can share memory, and who still lives; `meeting`: how descriptors travel
 
 mod atomic;
@@ -11,9 +12,17 @@ mod doorbell;
 pub mod identity;
 mod layout;
 mod meeting;
+#[cfg(loom)]
+mod model;
 mod node;
 mod ring;
+#[cfg(not(loom))]
 mod segment;
+#[cfg(loom)]
+use model::segment;
+#[cfg(any(test, feature = "bench-internals"))]
+pub(crate) mod simulated;
+mod single_copy;
 
 pub use board::Farewell;
 pub use doorbell::{Doorbell, Sleeper};
@@ -21,6 +30,7 @@ pub use meeting::{Card, Meeting, own_doorbell};
 pub use node::{Announcement, Node, Round, leave_all};
 pub use ring::{RingReader, RingWriter, UNIT};
 pub use segment::Segment;
+pub use single_copy::{Location, Sample};
 
 use crate::error::Error;
 

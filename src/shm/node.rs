@@ -16,6 +16,7 @@ use super::identity::Process;
 use super::layout::{COUNT, DETAIL, FLAG, Layout, WHAT};
 use super::ring::{RingReader, RingWriter};
 use super::segment::Segment;
+use super::single_copy;
 use crate::error::{Error, Result};
 use crate::memory::View;
 
@@ -38,6 +39,11 @@ pub struct Announcement {
 pub struct Round(u64);
 
 impl Round {
+    /// The one that every rank begins with.
+    pub fn first() -> Round {
+        Round(0)
+    }
+
     /// The round before, which must exist.
     pub fn previous(self) -> Round {
         Round(self.0 - 1)
@@ -69,6 +75,11 @@ pub struct Node {
     dead: Vec<AtomicBool>,
     /// Rung for messages to oneself.
     own_doorbell: Arc<Doorbell>,
+    /// Whether all ranks copy straight from each other's memory.
+    copies_once: AtomicBool,
+    /// Whose memory this one does not find.
+    #[cfg(test)]
+    unreadable: Option<usize>,
     /// Orders writers of the farewell.
     farewell: Mutex<()>,
 }
@@ -109,6 +120,9 @@ impl Node {
             dead: members.iter().map(|_| AtomicBool::new(false)).collect(),
             members,
             own_doorbell,
+            copies_once: AtomicBool::new(false),
+            #[cfg(test)]
+            unreadable: None,
             farewell: Mutex::default(),
         }
     }
@@ -126,6 +140,47 @@ impl Node {
     /// The rank in the group of a rank of the node.
     pub fn group_rank(&self, rank: usize) -> usize {
         self.members[rank].group_rank
+    }
+
+    /// The process id of a rank.
+    pub(super) fn pid(&self, rank: usize) -> u32 {
+        self.members[rank].process.pid
+    }
+
+    /// Whether ranks copy straight from each other's memory, as far as that pays.
+    pub fn copies_once(&self) -> bool {
+        // Relaxed: the operations of a group run one after the other, which orders them.
+        self.copies_once.load(LocalOrdering::Relaxed)
+    }
+
+    /// Says whether they do. All ranks say the same, between the same two collectives.
+    pub fn copy_once(&self, copies: bool) {
+        // Relaxed: see `copies_once`.
+        self.copies_once.store(copies, LocalOrdering::Relaxed);
+    }
+
+    /// Copies from `address` in the memory of `rank`. False if the system does not allow it.
+    pub fn read_memory(&self, rank: usize, address: u64, output: &View) -> bool {
+        #[cfg(test)]
+        if self.unreadable == Some(rank) {
+            return false;
+        }
+        single_copy::read(self.pid(rank), address, output)
+            .inspect_err(|error| log::warn!("process_vm_readv from rank {}: {error}", self.group_rank(rank)))
+            .is_ok()
+    }
+
+    /// The rank on the node of a rank of the group, if it is here.
+    pub fn rank_of(&self, group_rank: usize) -> Option<usize> {
+        self.members.iter().position(|member| member.group_rank == group_rank)
+    }
+
+    /// An error if `rank`, whose memory has been read, may have used it for something else by then.
+    pub fn check_after_reading(&self, rank: usize) -> Result<()> {
+        // Acquire: what `check_peer` finds is not older than what has been read. A rank says that it has failed before its
+        // memory is its own again.
+        fence(Ordering::Acquire);
+        self.check_peer(rank)
     }
 
     /// Bytes of a payload, at most.
@@ -192,6 +247,14 @@ impl Node {
     /// What `rank`, which has not arrived at `round`, did last, if it has done anything.
     pub fn previous(&self, round: Round, rank: usize) -> Option<Announcement> {
         self.announcement(Round(round.0.checked_sub(1)?), rank)
+    }
+
+    /// What `rank` says that it does, or did last, if it has done anything. It may say something else at any time.
+    pub fn last(&self, rank: usize) -> Option<Announcement> {
+        // Acquire: as in `has_arrived`.
+        let flag = |slot: usize| self.segment.word(slot + FLAG).load(Ordering::Acquire);
+        let slot = [0, 1].map(|round| self.layout.slot(rank, round)).into_iter().max_by_key(|&slot| flag(slot))?;
+        (flag(slot) > 0).then(|| self.words(slot))
     }
 
     fn words(&self, slot: usize) -> Announcement {
@@ -299,6 +362,16 @@ impl Node {
         }
     }
 
+    /// An error if a peer has failed or died, whether or not anything is waited for.
+    pub fn check_no_failure(&self) -> Result<()> {
+        for peer in self.peers() {
+            if let Some(farewell @ Farewell::Failed(..)) = Board::new(&self.segment, self.layout.rank(peer)).read() {
+                return Err(self.absent(peer, farewell));
+            }
+        }
+        self.check_lives(self.peers())
+    }
+
     pub(super) fn segment(&self) -> &Segment {
         &self.segment
     }
@@ -324,15 +397,8 @@ impl Node {
 
 #[cfg(test)]
 impl Node {
-    /// The ranks of a node that is in this process alone.
-    pub(crate) fn simulated(size: usize, capacity: usize) -> Vec<Node> {
-        let layout = Layout::new(size, capacity);
-        let segment = Arc::new(Segment::create(layout.len()).unwrap().0);
-        let member = |rank| Member { group_rank: rank, process: Process::current(), doorbell: None };
-        let node = |rank| {
-            let bell = Arc::new(Doorbell::private());
-            Node::new(segment.clone(), layout, rank, (0..size).map(member).collect(), bell)
-        };
-        (0..size).map(node).collect()
+    /// From now on the memory of `rank` cannot be read.
+    pub(crate) fn make_unreadable(&mut self, rank: usize) {
+        self.unreadable = Some(rank);
     }
 }

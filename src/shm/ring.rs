@@ -145,6 +145,7 @@ impl RingReader {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::memory::Scratch;

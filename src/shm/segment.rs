@@ -11,6 +11,7 @@ use super::atomic::{AtomicU32, AtomicU64};
 use super::failed;
 use crate::error::{Error, Result};
 use crate::memory::View;
+use crate::process::Owner;
 
 /// A mapping. It has no name in any file system, so a crash leaves nothing behind, and its length never changes. Pages
 /// take memory from the first write on.
@@ -18,7 +19,7 @@ use crate::memory::View;
 pub struct Segment {
     base: NonNull<u8>,
     len: usize,
-    pid: u32,
+    owner: Owner,
 }
 
 // SAFETY: an address and a length. The words are accessed as atomics, and who may use which views and when is up to the
@@ -50,7 +51,7 @@ impl Segment {
         let base = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, descriptor, 0) };
         let base = NonNull::new(base.map_err(failed("mmap"))?.cast())
             .ok_or_else(|| Error::Internal("mmap has returned the address 0".to_owned()))?;
-        let segment = Segment { base, len, pid: std::process::id() };
+        let segment = Segment { base, len, owner: Owner::current() };
         // A forked child has no part in it.
         // SAFETY: the whole of the mapping above.
         unsafe { madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }
@@ -98,7 +99,7 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         // In a forked child there may be something else at this address by now.
-        if self.pid == std::process::id()
+        if self.owner.is_here()
             // SAFETY: the mapping made in `map`; nobody has a reference into it any more.
             && let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) }
         {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::claim::{Claim, Place};
 use super::mpi::Endpoint;
 use super::{Arrival, Channel, Request};
 use crate::error::{Error, Result};
@@ -23,11 +24,17 @@ struct Slot {
     /// `None`: any.
     peer: Option<usize>,
     message: Mutex<Option<Message>>,
+    /// Present if the message may come from elsewhere.
+    claim: Option<Arc<Claim>>,
 }
 
 impl Slot {
     fn message(&self) -> MutexGuard<'_, Option<Message>> {
         self.message.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_open(&self) -> bool {
+        self.claim.as_ref().is_none_or(|claim| claim.is_open_to(Place::Mpi))
     }
 }
 
@@ -36,8 +43,8 @@ impl Matching {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, key: Key, peer: Option<usize>) -> Arc<Slot> {
-        let slot = Arc::new(Slot { peer, message: Mutex::default() });
+    fn enter(&self, key: Key, peer: Option<usize>, claim: Option<Arc<Claim>>) -> Arc<Slot> {
+        let slot = Arc::new(Slot { peer, message: Mutex::default(), claim });
         self.waiting().entry(key).or_default().push_back(slot.clone());
         slot
     }
@@ -56,10 +63,14 @@ impl Matching {
     /// the order in which the receives were started. Returns it if there is no such receive.
     fn deliver(&self, key: Key, message: Message) -> Option<Message> {
         let waiting = self.waiting();
-        let takes =
-            |slot: &&Arc<Slot>| slot.peer.is_none_or(|peer| peer == message.source()) && slot.message().is_none();
+        let takes = |slot: &&Arc<Slot>| {
+            slot.peer.is_none_or(|peer| peer == message.source()) && slot.message().is_none() && slot.is_open()
+        };
         match waiting.get(&key).and_then(|queue| queue.iter().find(takes)) {
             Some(slot) => {
+                if let Some(claim) = &slot.claim {
+                    claim.take(Place::Mpi);
+                }
                 *slot.message() = Some(message);
                 None
             }
@@ -85,8 +96,14 @@ enum State {
 }
 
 impl Receive {
-    pub fn start(endpoint: Arc<Endpoint>, key: Key, peer: Option<usize>, buffer: &View) -> Self {
-        let slot = endpoint.matching.enter(key, peer);
+    pub fn start(
+        endpoint: Arc<Endpoint>,
+        key: Key,
+        peer: Option<usize>,
+        buffer: &View,
+        claim: Option<Arc<Claim>>,
+    ) -> Self {
+        let slot = endpoint.matching.enter(key, peer, claim);
         Receive { endpoint, key, buffer: *buffer, state: State::Waiting(slot) }
     }
 
@@ -113,6 +130,7 @@ impl Request for Receive {
         if let State::Waiting(slot) = &self.state {
             let slot = slot.clone();
             if slot.message().is_none()
+                && slot.is_open()
                 && let Some(message) = self.endpoint.probe(self.key.0, slot.peer, self.key.1)?
             {
                 let left = self.endpoint.matching.deliver(self.key, message);

@@ -1,17 +1,22 @@
 //! How one rank of a group reaches another: over MPI, or through memory that the ranks of a node share. Schedules in
 //! `collective/` see one trait.
 
+mod claim;
 #[cfg(test)]
 pub(crate) mod local;
 mod matching;
 mod mpi;
 mod outstanding;
 mod shared;
+mod spanning;
+mod subset;
 
 pub use self::mpi::MpiTransport;
 pub use crate::mpi::Arrival;
 pub use outstanding::{Lease, Outstanding, Posted};
 pub use shared::SharedTransport;
+pub use spanning::SpanningTransport;
+pub use subset::Subset;
 
 use crate::error::Result;
 use crate::memory::View;
@@ -49,6 +54,11 @@ pub trait Transport: Send + Sync {
 pub trait Request: Send {
     /// `None` while it is under way. Not called again after anything else came.
     fn test(&mut self) -> Result<Option<Arrival>>;
+
+    /// Whether the last test has moved a part of it, so that another one may find more to do at once.
+    fn has_moved(&self) -> bool {
+        false
+    }
 
     /// Asks for the memory back; `test` tells when it is.
     fn cancel(&mut self);

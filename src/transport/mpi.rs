@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::claim::Claim;
 use super::matching::{Matching, Receive};
 use super::{Arrival, Channel, Request, Transport};
 use crate::error::{Error, Result};
@@ -57,6 +58,17 @@ impl MpiTransport {
                 point_to_point: Communicator::world(environment),
             }),
         }
+    }
+
+    /// As [`Transport::receive`] from any rank, unless the message is found elsewhere first.
+    pub(super) fn receive_half(
+        &self,
+        channel: Channel,
+        tag: i32,
+        buffer: &View,
+        claim: Arc<Claim>,
+    ) -> impl Request + use<> {
+        Receive::start(self.endpoint.clone(), (channel, tag), None, buffer, Some(claim))
     }
 
     /// Gives the communicators back to MPI. No request may be pending, and every rank must have used the group up:
@@ -119,7 +131,7 @@ impl Transport for MpiTransport {
     }
 
     fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
-        Ok(Box::new(Receive::start(self.endpoint.clone(), (channel, tag), peer, buffer)))
+        Ok(Box::new(Receive::start(self.endpoint.clone(), (channel, tag), peer, buffer, None)))
     }
 }
 

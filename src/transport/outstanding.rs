@@ -38,6 +38,11 @@ impl Outstanding {
         Lease { view: scratch.view(), scratch: Some(scratch), outstanding: self.clone() }
     }
 
+    /// Whether a request is under way.
+    pub fn is_any(&self) -> bool {
+        self.lock().iter().any(Option::is_some)
+    }
+
     /// Asks for the memory of all requests back.
     pub fn cancel(&self) {
         self.lock().iter_mut().flatten().for_each(|request| request.cancel());
@@ -90,7 +95,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.outstanding.lock().iter().any(Option::is_some) {
+        if self.outstanding.is_any() {
             self.outstanding.scratch.lock().unwrap_or_else(PoisonError::into_inner).extend(self.scratch.take());
         }
     }
@@ -106,11 +111,16 @@ pub struct Posted {
 impl Future for Posted {
     type Output = Result<Arrival>;
 
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<Arrival>> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Arrival>> {
         let mut slots = self.outstanding.lock();
         let Some(request) = &mut slots[self.slot] else { return Poll::Pending };
         match request.test() {
-            Ok(None) => Poll::Pending,
+            Ok(None) => {
+                if request.has_moved() {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
             Ok(Some(arrival)) => {
                 slots[self.slot] = None;
                 Poll::Ready(Ok(arrival))

@@ -12,7 +12,8 @@ hosts, so that what a test says about its ranks does not depend on the backend u
 
 Environment: RMPI_TEST_RANKS=2,4 restricts the numbers of ranks; RMPI_TEST_REPEAT=20 runs each test that often in a row;
 RMPI_TEST_BACKEND=gloo runs the tests on Gloo, to tell a wrong test from a wrong backend; RMPI_TEST_NODES=separate makes
-each rank think that it is alone on its node.
+each rank think that it is alone on its node; RMPI_TEST_NODES=aabb, a letter for each rank, that ranks of one letter
+share a node.
 """
 
 import json

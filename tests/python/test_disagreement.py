@@ -127,6 +127,25 @@ def test_a_timeout_names_who_is_missing_and_what_it_did_last(ctx):
 
 
 @multirank(2, 3, gloo=False)
+def test_a_timeout_of_a_message_names_the_peer_and_what_it_did_last(ctx):
+    from datetime import timedelta
+
+    for call, words in (
+        (lambda group: dist.recv(torch.ones(2), group_src=1, group=group), "rank 1 has not sent it (its last collective here was barrier)"),
+        (lambda group: dist.recv(torch.ones(2), group=group), "no rank has sent it"),
+        # More than a peer that takes nothing has room for.
+        (lambda group: dist.send(torch.ones(1 << 20), group_dst=1, group=group), "rank 1 has not received it (its last collective"),
+    ):
+        group = ctx.new_group(timeout=timedelta(seconds=1))
+        dist.barrier(group)
+        if ctx.rank == 0:
+            with pytest.raises(dist.DistBackendError) as caught:
+                call(group)
+            assert words in str(caught.value), str(caught.value)
+        ctx.exchange()
+
+
+@multirank(2, 3, gloo=False)
 def test_a_failure_is_heard_by_those_who_wait(ctx):
     group = ctx.new_group()
     dist.barrier(group)

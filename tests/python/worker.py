@@ -21,6 +21,8 @@ import torch.distributed as dist
 from multirank import Context
 
 HERE = Path(__file__).resolve().parent
+# In which launchers say which rank of MPI_COMM_WORLD a process is.
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 
 
 def describe(error):
@@ -40,9 +42,13 @@ def start_backend(plan, store):
     """Initialises the default group; returns (rank, size)."""
     timeout = timedelta(seconds=60)
     if plan["backend"] == "rmpi":
-        if os.environ.get("RMPI_TEST_NODES") == "separate":
+        nodes = os.environ.get("RMPI_TEST_NODES")
+        if nodes == "separate":
             # No two ranks share memory, so that everything goes over MPI.
             os.environ["TORCH_RMPI_NODE"] = f"node of process {os.getpid()}"
+        elif nodes is not None:
+            rank = next(os.environ[name] for name in RANK_VARIABLES if name in os.environ)
+            os.environ["TORCH_RMPI_NODE"] = f"node {nodes[int(rank)]}"
         dist.init_process_group("rmpi", init_method="mpi://", timeout=timeout)
     else:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -9,10 +9,18 @@ use rmpi::{
     Call, Completion, DataType, Error, Group, GroupOptions, Invocation, Outcome, ReduceOp, Reduction, Result, View,
 };
 
+use crate::{collectives, disagreement, messages};
+
 type Case = fn(&Group);
 
 const CASES: &[(&str, Case)] = &[
     ("all_reduce", all_reduce),
+    ("reductions", collectives::reductions),
+    ("movements", collectives::movements),
+    ("messages from everybody", messages::from_everybody_to_everybody),
+    ("messages from anybody", messages::from_anybody),
+    ("disagreement", disagreement::is_an_error_everywhere),
+    ("a failure is told to neighbours", failure_is_told),
     ("issue order across groups", issue_order),
     ("send and recv", send_and_recv),
     ("recv from any source", recv_from_any_source),
@@ -86,7 +94,7 @@ fn issue_order(group: &Group) {
         let call = Call::AllReduce(sum_of(DataType::Int32));
         let target = if order(i).is_multiple_of(2) { group } else { &other };
         let completion = Box::new(Count(ended.clone()));
-        operations.push(target.issue(&Invocation::new(call, &[memory], &[memory]), None, completion, false).unwrap());
+        operations.push(target.issue(&Invocation::new(call, &[memory], &[memory]), None, completion).unwrap());
     }
     for operation in operations.iter().rev() {
         while !group.wait(operation, None) {}
@@ -105,12 +113,7 @@ fn send_and_recv(group: &Group) {
         let mut out = vec![rank as f64; len];
         let mut inp = vec![-1.0; len];
         let send = group
-            .issue(
-                &Invocation::new(Call::Send { to: next, tag: 5 }, &[view(&mut out)], &[]),
-                None,
-                Box::new(Ignore),
-                false,
-            )
+            .issue(&Invocation::new(Call::Send { to: next, tag: 5 }, &[view(&mut out)], &[]), None, Box::new(Ignore))
             .unwrap();
         let outcome = group
             .run(&Invocation::new(Call::Receive { from: Some(previous), tag: 5 }, &[], &[view(&mut inp)]))
@@ -151,7 +154,7 @@ fn completes_by_itself(group: &Group) {
     let memory = view(&mut values);
     let call = Call::AllReduce(sum_of(DataType::Int32));
     let operation =
-        group.issue(&Invocation::new(call, &[memory], &[memory]), None, Box::new(Count(ended.clone())), false).unwrap();
+        group.issue(&Invocation::new(call, &[memory], &[memory]), None, Box::new(Count(ended.clone()))).unwrap();
     // Nobody waits: the background thread has to do it.
     while !operation.is_done() {
         std::thread::yield_now();
@@ -180,7 +183,7 @@ fn timeout(group: &Group) {
         let mut values = vec![0_i32; 4];
         let limit = Some(Duration::from_millis(50));
         let operation = hurried
-            .issue(&Invocation::new(other, &[], &[view(&mut values)]), limit, Box::new(Expect("Timed out")), true)
+            .issue(&Invocation::new(other, &[], &[view(&mut values)]), limit, Box::new(Expect("Timed out")))
             .unwrap();
         while !hurried.wait(&operation, None) {}
         let error = hurried.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap_err();
@@ -199,6 +202,25 @@ impl Completion for Expect {
     }
 }
 
+/// A rank that gives up tells those that wait for it on its node, and they it: no timeout is needed.
+fn failure_is_told(group: &Group) {
+    let other = Group::world(GroupOptions { name: "given up".to_owned(), timeout: Duration::from_secs(1000) }).unwrap();
+    let node = std::env::var(rmpi::shm::identity::NODE_VARIABLE).unwrap_or_default();
+    let mut own = [0_u8; 8];
+    own[0] = node.bytes().next().unwrap_or(0);
+    let mut nodes = vec![[0_u8; 8]; group.size()];
+    let outputs: Vec<_> = nodes.iter_mut().map(|bytes| view(bytes)).collect();
+    group.run(&Invocation::new(Call::AllGather, &[view(&mut own)], &outputs)).unwrap();
+    if group.rank() == 0 {
+        other.abort("enough");
+    } else if nodes[group.rank()] == nodes[0] {
+        let error = other.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap_err().to_string();
+        assert!(error.contains("enough"), "{error}");
+    }
+    group.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap();
+    while !other.shutdown(Duration::from_secs(1)).unwrap() {}
+}
+
 fn monitored_barrier(group: &Group) {
     let limit = Some(Duration::from_millis(300));
     let call = Call::MonitoredBarrier { wait_all_ranks: true };
@@ -208,7 +230,7 @@ fn monitored_barrier(group: &Group) {
     }
     if group.rank() != last {
         let expected = if group.rank() == 0 { "failed to pass monitoredBarrier" } else { "successfully reached" };
-        let operation = group.issue(&Invocation::new(call, &[], &[]), limit, Box::new(Expect(expected)), true).unwrap();
+        let operation = group.issue(&Invocation::new(call, &[], &[]), limit, Box::new(Expect(expected))).unwrap();
         while !group.wait(&operation, None) {}
     }
     // The group is as good as before.

@@ -10,21 +10,20 @@ use std::time::{Duration, Instant};
 /// Set in the environment of the ranks, to their number.
 pub const RANK_MARK: &str = "RMPI_RUST_TEST_RANK";
 
-/// Set in the environment of the ranks if no two of them may share memory.
-pub const SEPARATE_MARK: &str = "RMPI_RUST_TEST_SEPARATE";
+/// Set in the environment of the ranks to the nodes that they shall think they are on, a letter for each rank.
+const NODES_MARK: &str = "RMPI_RUST_TEST_NODES";
 
 /// One run of all tests takes seconds; more means that a rank hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// The numbers of ranks that are run.
-const RANKS: [usize; 4] = [1, 2, 3, 4];
+/// What is run: a letter for each rank, the same for ranks of one node.
+const LAYOUTS: [&str; 11] = ["a", "aa", "aaa", "aaaa", "ab", "abc", "abcd", "aab", "aabb", "aaab", "abcc"];
 
 pub fn all() -> ExitCode {
-    let runs: Vec<_> = [false, true].iter().flat_map(|&separate| RANKS.map(|ranks| (ranks, separate))).collect();
     let mut failed = 0;
-    for &(ranks, separate) in &runs {
-        print!("multirank with {ranks} ranks {} ... ", if separate { "over MPI" } else { "on one node" });
-        match run(ranks, separate) {
+    for layout in LAYOUTS {
+        print!("multirank with {} ranks on nodes {layout} ... ", layout.len());
+        match run(layout) {
             Ok(status) if status.success() => println!("ok"),
             Ok(status) => {
                 failed += 1;
@@ -39,7 +38,7 @@ pub fn all() -> ExitCode {
     println!(
         "\ntest result: {}. {} passed; {failed} failed",
         if failed == 0 { "ok" } else { "FAILED" },
-        runs.len() - failed
+        LAYOUTS.len() - failed
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -50,20 +49,32 @@ fn mpirun() -> PathBuf {
     beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("mpirun"))
 }
 
-fn run(ranks: usize, separate: bool) -> io::Result<ExitStatus> {
+/// Whether some ranks share a node.
+pub fn ranks_share_nodes() -> bool {
+    let nodes = env::var(NODES_MARK).unwrap_or_default();
+    nodes.chars().enumerate().any(|(index, node)| nodes[..index].contains(node))
+}
+
+/// The node that this rank shall think it is on, if it matters.
+pub fn node_of_this_rank() -> Option<String> {
+    let nodes = env::var(NODES_MARK).ok()?;
+    let variables = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"];
+    let rank = variables.iter().find_map(|name| env::var(name).ok()).unwrap();
+    nodes.chars().nth(rank.parse().ok()?).map(String::from)
+}
+
+fn run(layout: &str) -> io::Result<ExitStatus> {
     let mut command = Command::new(mpirun());
     if rmpi::mpi::library_version().starts_with("Open MPI") {
         command.arg("--oversubscribe").args(["--bind-to", "none"]);
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
     command
-        .args(["-n", &ranks.to_string()])
+        .args(["-n", &layout.len().to_string()])
         .arg(env::current_exe()?)
-        .env(RANK_MARK, ranks.to_string())
+        .env(RANK_MARK, layout.len().to_string())
+        .env(NODES_MARK, layout)
         .stdin(Stdio::null());
-    if separate {
-        command.env(SEPARATE_MARK, "1");
-    }
     let mut child = command.process_group(0).spawn()?;
     wait(&mut child)
 }

@@ -1,18 +1,21 @@
 //! Multi-rank tests of the core, with no torch. Without a launcher this program starts itself under mpirun with 1 to 4
-//! ranks, on one node and as if each were on its own, each run under a time limit; under one it is a rank and runs every test.
+//! ranks, on one node and as if on several, each run under a time limit; under one it is a rank and runs every test.
 
 #![allow(clippy::unwrap_used)]
 
 mod cases;
+mod collectives;
+mod disagreement;
 mod launch;
+mod messages;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::env::var_os(launch::RANK_MARK).is_some() {
-        if std::env::var_os(launch::SEPARATE_MARK).is_some() {
+        if let Some(node) = launch::node_of_this_rank() {
             // SAFETY: no other thread has been started.
-            unsafe { std::env::set_var(rmpi::shm::identity::NODE_VARIABLE, std::process::id().to_string()) };
+            unsafe { std::env::set_var(rmpi::shm::identity::NODE_VARIABLE, node) };
         }
         return cases::run();
     }

@@ -1,4 +1,4 @@
-"""`python -m torch_rmpi.bench`: collectives of several backends side by side.
+"""`python -m torch_rmpi.bench`: collectives of several backends side by side; `... targets`: the project's targets.
 
 Started by hand, it starts its own ranks; under mpirun or torch_rmpi.run it is one of them.
 """
@@ -8,52 +8,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch_rmpi import _launcher_env, run
 from torch_rmpi.bench import groups, operations, results
+from torch_rmpi.bench.options import names, positive, size
 
 SIZES = "4,1K,64K,1M,16M,64M"
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-def size(text: str) -> int:
-    """Bytes from `4`, `64K`, `1M` or `2G` (powers of 1024)."""
-    digits = text.strip().upper().removesuffix("IB").removesuffix("B")
-    unit = digits[-1:] if digits[-1:] in _UNITS else ""
-    number = digits.removesuffix(unit) if unit else digits
-    if not number.isdigit() or int(number) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4, 64K or 16M")
-    return int(number) * _UNITS[unit]
-
-
-def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    """A type for a number above 0."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = 0
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-        return value
-
-    return parse
-
-
-def names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """A type for a list of names separated by commas, or `all`."""
-
-    def parse(text: str) -> list[str]:
-        wanted = list(known) if text == "all" else text.split(",")
-        for name in wanted:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return wanted
-
-    return parse
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="A size is the bytes of the tensor that a rank passes in: of all_gather the input, of reduce_scatter "
         "the output, of all_to_all the whole input. Times are of the slowest rank. algbw and busbw are as in NVIDIA's "
         "nccl-tests; sendrecv is half a ping-pong, as in the OSU benchmarks. noop is a process group that does "
-        "nothing: what torch itself costs. memcpy is dst.copy_(src) of as many bytes on every rank at once.",
+        "nothing, in the operations where that is true: what torch itself costs. memcpy is dst.copy_(src) of as many "
+        "bytes on every rank at once. `python -m torch_rmpi.bench targets --help`: the targets that this project is "
+        "held to.",
     )
     options.add_argument("-n", "--ranks", type=int, default=2, help="number of ranks to start (2)")
     everything = list(operations.OPERATIONS)
@@ -85,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["targets"]:
+        from torch_rmpi.bench.targets import command
+
+        return command.main(arguments[1:])
     options = parser().parse_args(arguments)
     # Before it takes minutes to find out.
     if options.compare is not None:

@@ -8,6 +8,13 @@ import torch.distributed as dist
 
 #: What can be measured. `mpi` is PyTorch's own, where it was built in.
 NAMES = ("rmpi", "gloo", "mpi", "ucc", "noop", "memcpy")
+#: What torch's FakeProcessGroup, which is `noop`, really does not do. In the others it copies from input to output.
+_NOTHING = ("all_reduce", "all_reduce_max", "broadcast", "reduce", "barrier", "sendrecv")
+
+
+def offers(name: str, op: str) -> bool:
+    """Whether what is measured of the operation says anything about the backend."""
+    return name != "noop" or op in _NOTHING
 
 
 class Unavailable(Exception):

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.distributed as dist
 
 from torch_rmpi.bench import groups, operations, results, timing
 from torch_rmpi.bench.operations import Step
+from torch_rmpi.bench.progress import Bar, Progress
 
-_BAR = 30
-
-
-class Bar:
-    """A progress bar on standard error."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self.total, self.shown, self.done = total, shown, 0
-        self.text = ""
-
-    def tick(self) -> None:
-        """One part is done."""
-        self.done += 1
-        if self.shown:
-            filled = _BAR * self.done // self.total
-            bar = "#" * filled + "." * (_BAR - filled)
-            sys.stderr.write(f"\r[{bar}] {100 * self.done // self.total:3d} %  {self.text:<40.40}")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Makes room for other lines."""
-        if self.shown:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+#: Operation, name of the dtype, bytes.
+Case = tuple[str, str, int]
 
 
 def steps(op: str, dtype: str, size: int, available: dict[str, dist.ProcessGroup | None]) -> dict[str, Step]:
     """What each backend does, for those that can."""
     made: dict[str, Step] = {}
     for name, group in available.items():
+        if not groups.offers(name, op):
+            continue
         if group is None:
             made[name] = operations.copy(operations.DTYPES[dtype], size)
             continue
@@ -79,29 +61,53 @@ def open_groups(names: list[str]) -> dict[str, dist.ProcessGroup | None]:
     return available
 
 
+def cases(ops: Iterable[str], dtypes: Iterable[str], sizes: Iterable[int], ranks: int) -> list[Case]:
+    """All of them with each other, in sizes that hold whole elements."""
+    return [
+        (op, dtype, operations.whole(op, operations.DTYPES[dtype], size, ranks))
+        for op, dtype, size in itertools.product(ops, dtypes, sizes)
+    ]
+
+
+def measure(
+    wanted: Sequence[Case],
+    available: dict[str, dist.ProcessGroup | None],
+    seconds: float,
+    rounds: int,
+    progress: Progress,
+) -> list[results.Result]:
+    """Measures each case with each backend that can; about `seconds` for each of them. All ranks call it."""
+    progress.expect(sum(groups.offers(name, op) for op, _, _ in wanted for name in available) * rounds)
+    measured = []
+    for op, dtype, size in wanted:
+        progress.text = f"{op} {dtype} {results.human(size)}"
+        able = steps(op, dtype, size, available)
+        if not able:
+            continue
+        durations = timing.measure(able, seconds, rounds, progress.tick)
+        measured += [
+            results.summarize(op, dtype, size, backend, dist.get_world_size(), runs)
+            for backend, runs in durations.items()
+        ]
+    return measured
+
+
 def run(options: argparse.Namespace) -> int:
     """Measures what the options ask for; rank 0 reports."""
     torch.set_num_threads(1)
     dist.init_process_group("rmpi", init_method="mpi://")
     ranks, first = dist.get_world_size(), dist.get_rank() == 0
-    available = open_groups(options.backends)
-    report = results.Report(ranks, results.machine())
-    cases = [
-        (op, dtype, operations.whole(op, operations.DTYPES[dtype], size, ranks))
-        for op in options.ops
-        for dtype in options.dtypes
-        for size in options.sizes
-    ]
-    bar = Bar(len(cases) * len(available) * options.rounds, first and options.progress == "always")
-    for op, dtype, size in cases:
-        bar.text = f"{op} {dtype} {results.human(size)}"
-        measured = timing.measure(steps(op, dtype, size, available), options.seconds, options.rounds, bar.tick)
-        report.results += [
-            results.summarize(op, dtype, size, backend, ranks, durations) for backend, durations in measured.items()
-        ]
-    bar.clear()
+    progress = Bar() if first and options.progress == "always" else Progress()
+    measured = measure(
+        cases(options.ops, options.dtypes, options.sizes, ranks),
+        open_groups(options.backends),
+        options.seconds,
+        options.rounds,
+        progress,
+    )
+    progress.clear()
     if first:
-        show(report, options)
+        show(results.Report(ranks, results.machine(), measured), options)
     dist.destroy_process_group()
     return 0
 

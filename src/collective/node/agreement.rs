@@ -22,7 +22,7 @@ const NAMES: [&str; 9] =
 const NO_OP: u64 = 0xff;
 
 /// What this rank tells the others about its call.
-pub(super) fn announcement(invocation: &Invocation<'_>) -> Announcement {
+pub(in crate::collective) fn announcement(invocation: &Invocation<'_>) -> Announcement {
     let Invocation { call, dtype, inputs, outputs } = invocation;
     let length = |views: &[View]| views.first().map_or(0, View::len);
     let (code, root, count, layout) = match call {
@@ -114,7 +114,7 @@ fn compare(slots: Slots<'_>, (from, sent): (usize, usize), (to, expected): (usiz
     )))
 }
 
-fn disagreement(slots: Slots<'_>, what: &str) -> Error {
+pub(in crate::collective) fn disagreement(slots: Slots<'_>, what: &str) -> Error {
     let mut text = format!("{what}: ");
     for rank in 0..slots.size() {
         let separator = if rank == 0 { "" } else { "; " };
@@ -128,28 +128,32 @@ fn disagreement(slots: Slots<'_>, what: &str) -> Error {
     Error::Mismatch(text)
 }
 
+/// The name of the operation that is announced as `what`.
+pub(in crate::collective) fn name(what: u64) -> Option<&'static str> {
+    NAMES.get((what & 0xff) as usize).copied()
+}
+
 /// An announcement in words.
-fn describe(announcement: Announcement) -> String {
+pub(in crate::collective) fn describe(announcement: Announcement) -> String {
     let Announcement { what, count, .. } = announcement;
-    let code = (what & 0xff) as usize;
-    let Some(name) = NAMES.get(code) else { return format!("something unknown ({what:#x})") };
-    let mut text = (*name).to_owned();
+    let Some(name) = name(what) else { return format!("something unknown ({what:#x})") };
+    let mut text = name.to_owned();
     let dtype = DataType::ALL.iter().find(|&&dtype| dtype as u64 == what >> 8 & 0xff);
     // A scatter's root and all_to_all announce something else.
-    if let Some(dtype) = dtype.filter(|_| !matches!(*name, "scatter" | "all_to_all" | "barrier")) {
+    if let Some(dtype) = dtype.filter(|_| !matches!(name, "scatter" | "all_to_all" | "barrier")) {
         let elements = count as usize / dtype.size();
         let _ = match dtype {
             DataType::Bytes => write!(text, " of {count} bytes"),
             _ => write!(text, " of {elements} {dtype} ({count} bytes)"),
         };
-    } else if let Some(dtype) = dtype.filter(|&&dtype| *name != "barrier" && dtype != DataType::Bytes) {
+    } else if let Some(dtype) = dtype.filter(|&&dtype| name != "barrier" && dtype != DataType::Bytes) {
         let _ = write!(text, " of {dtype}");
     }
     if let Some(op) = ReduceOp::ALL.iter().find(|&&op| op as u64 == what >> 16 & 0xff) {
         let _ = write!(text, " with {op}");
     }
     if let Some(root) = (what >> 32).checked_sub(1) {
-        let preposition = if matches!(*name, "reduce" | "gather") { "to" } else { "from" };
+        let preposition = if matches!(name, "reduce" | "gather") { "to" } else { "from" };
         let _ = write!(text, " {preposition} rank {root}");
     }
     text
@@ -161,14 +165,19 @@ pub(super) fn absentees(node: &Node, round: Round) -> Option<String> {
         .missing(round)
         .into_iter()
         .map(|rank| {
-            let last = match node.previous(round, rank) {
-                Some(announcement) => format!("its last collective here was {}", describe(announcement)),
-                None => "it has called no collective here".to_owned(),
-            };
+            let last = last_call(node.previous(round, rank));
             format!("rank {} has not arrived ({last})", node.group_rank(rank))
         })
         .collect();
     (!missing.is_empty()).then(|| missing.join("; "))
+}
+
+/// What a rank did last.
+pub(super) fn last_call(announcement: Option<Announcement>) -> String {
+    match announcement {
+        Some(announcement) => format!("its last collective here was {}", describe(announcement)),
+        None => "it has called no collective here".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,18 @@
 //!
 //! Every rank waits for every other one, whatever the collective, so that ranks that call different things notice it.
 
-mod agreement;
+pub(super) mod agreement;
 mod all_gather;
 mod all_reduce;
 mod all_to_all;
 mod blocks;
 mod broadcast;
+mod direct;
 mod gather;
 mod reduce;
 mod reduce_scatter;
 mod scatter;
-mod slots;
+pub(super) mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,7 @@ use crate::shm::{Announcement, Node, Round};
 use slots::Slots;
 
 /// After so many bytes a schedule lets others go on.
-const TURN: usize = 4 << 20;
+pub(super) const TURN: usize = 4 << 20;
 
 /// A collective that has begun its first round.
 #[derive(Debug)]
@@ -71,6 +72,17 @@ pub fn absentees(node: &Node) -> Option<String> {
     agreement::absentees(node, node.current()?)
 }
 
+/// Who has not taken, or sent, a message that is waited for, and what they did last.
+pub fn laggard(node: &Node, call: &Call) -> Option<String> {
+    let last = |rank| agreement::last_call(node.rank_of(rank).and_then(|rank| node.last(rank)));
+    match *call {
+        Call::Send { to, .. } => Some(format!("rank {to} has not received it ({})", last(to))),
+        Call::Receive { from: Some(from), .. } => Some(format!("rank {from} has not sent it ({})", last(from))),
+        Call::Receive { from: None, .. } => Some("no rank has sent it".to_owned()),
+        _ => None,
+    }
+}
+
 /// A collective as a schedule, from where it is.
 pub async fn run(
     node: Arc<Node>,
@@ -86,8 +98,12 @@ pub async fn run(
         arrival(&node, begun.round).await?;
         begun.go_on(&node, &invocation)?;
     }
+    let rounds = begun.rounds.unwrap_or(1);
+    if direct::applies(&node, &call, rounds) && direct::run(&node, &invocation, begun.announcement).await? {
+        return Ok(());
+    }
     let mut moved = 0;
-    for index in 1..begun.rounds.unwrap_or(1) {
+    for index in 1..rounds {
         let round = node.begin();
         let slots = Slots { node: &node, round };
         publish(slots, &invocation, index);
@@ -104,10 +120,15 @@ pub async fn run(
 }
 
 /// Everybody's arrival at a round, or an error if one will not come.
-async fn arrival(node: &Node, round: Round) -> Result<()> {
-    poll_fn(|_| {
+pub(super) async fn arrival(node: &Node, round: Round) -> Result<()> {
+    let mut is_new = true;
+    poll_fn(|context| {
         if node.have_all_arrived(round) {
             return Poll::Ready(Ok(()));
+        }
+        if std::mem::take(&mut is_new) {
+            // This rank has come that far: whoever drives is patient again.
+            context.waker().wake_by_ref();
         }
         match node.check_missing(round) {
             Ok(()) => Poll::Pending,
@@ -118,7 +139,7 @@ async fn arrival(node: &Node, round: Round) -> Result<()> {
 }
 
 /// Lets the other schedules take a step.
-async fn pause() {
+pub(super) async fn pause() {
     let mut paused = false;
     poll_fn(|context| {
         if std::mem::replace(&mut paused, true) {

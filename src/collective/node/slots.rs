@@ -6,11 +6,11 @@ use crate::memory::View;
 use crate::shm::{Announcement, Node, Round};
 
 /// One view per rank; no allocation for a few ranks.
-pub(super) type PerRank = SmallVec<[View; 16]>;
+pub(in crate::collective) type PerRank = SmallVec<[View; 16]>;
 
 /// The slots of one round, as this rank sees them.
 #[derive(Clone, Copy)]
-pub(super) struct Slots<'a> {
+pub(in crate::collective) struct Slots<'a> {
     pub node: &'a Node,
     pub round: Round,
 }
@@ -55,12 +55,12 @@ impl Slots<'_> {
 }
 
 /// Piece `index` of `view`, in pieces of `piece` bytes; empty beyond its end.
-pub(super) fn piece(view: &View, piece: usize, index: u64) -> View {
+pub(in crate::collective) fn piece(view: &View, piece: usize, index: u64) -> View {
     let start = (index as usize).saturating_mul(piece).min(view.len());
     view.slice(start..(start + piece).min(view.len()))
 }
 
 /// How many pieces `len` bytes have; at least one.
-pub(super) fn pieces(len: usize, piece: usize) -> u64 {
+pub(in crate::collective) fn pieces(len: usize, piece: usize) -> u64 {
     len.div_ceil(piece).max(1) as u64
 }

@@ -93,6 +93,19 @@ fn nodes(size: usize, capacity: usize) -> Vec<Arc<Node>> {
     Node::simulated(size, capacity).into_iter().map(Arc::new).collect()
 }
 
+/// As [`nodes`]; by chance the ranks copy straight from each other's memory, and by chance one of them cannot.
+fn any_nodes(size: usize, capacity: usize, seed: u64) -> Vec<Arc<Node>> {
+    let mut nodes = Node::simulated(size, capacity);
+    if seed.is_multiple_of(3) {
+        return nodes.into_iter().map(Arc::new).collect();
+    }
+    if seed % 3 == 1 {
+        nodes[seed as usize % size].make_unreadable((seed / 7) as usize % size);
+    }
+    nodes.iter().for_each(|node| node.copy_once(true));
+    nodes.into_iter().map(Arc::new).collect()
+}
+
 fn input(rank: usize, salt: usize, len: usize) -> Vec<i32> {
     (0..len).map(|i| ((i * 31 + salt * 17 + 5) * (rank * rank + 3)) as i32 % 100_003).collect()
 }
@@ -124,7 +137,7 @@ proptest! {
 
     #[test]
     fn reductions_to_all_and_to_one((size, capacity, lengths, seed) in shapes(), in_place in any::<bool>()) {
-        let nodes = nodes(size, capacity);
+        let nodes = any_nodes(size, capacity, seed);
         for (salt, &len) in lengths[..3].iter().enumerate() {
             let inputs: Vec<_> = (0..size).map(|rank| input(rank, salt, len)).collect();
             let root = salt % size;
@@ -149,7 +162,7 @@ proptest! {
 
     #[test]
     fn broadcast_from_any_root((size, capacity, lengths, seed) in shapes()) {
-        let nodes = nodes(size, capacity);
+        let nodes = any_nodes(size, capacity, seed);
         for (root, &len) in lengths[..size].iter().enumerate() {
             let call = Call::Broadcast { root };
             let outputs = |rank| Buffers::new(&[input(rank, root, len)]);
@@ -161,7 +174,7 @@ proptest! {
 
     #[test]
     fn gathers_of_different_lengths((size, capacity, lengths, seed) in shapes()) {
-        let nodes = nodes(size, capacity);
+        let nodes = any_nodes(size, capacity, seed);
         let lengths = &lengths[..size];
         let inputs: Vec<_> = (0..size).map(|rank| input(rank, 1, lengths[rank])).collect();
         for root in 0..size {
@@ -179,7 +192,7 @@ proptest! {
 
     #[test]
     fn scatter_and_reduce_scatter_of_different_lengths((size, capacity, lengths, seed) in shapes()) {
-        let nodes = nodes(size, capacity);
+        let nodes = any_nodes(size, capacity, seed);
         let lengths = &lengths[..size];
         let blocks = |rank| -> Vec<_> { (0..size).map(|to| input(rank, to, lengths[to])).collect() };
         let outputs = |rank: usize| Buffers::zeroed(&lengths[rank..=rank]);
@@ -203,7 +216,7 @@ proptest! {
 
     #[test]
     fn all_to_all_of_any_lengths((size, capacity, lengths, seed) in shapes()) {
-        let nodes = nodes(size, capacity);
+        let nodes = any_nodes(size, capacity, seed);
         let length = |from: usize, to: usize| lengths[from * size + to];
         let sent = |from| -> Vec<_> { (0..size).map(|to| input(from, to, length(from, to))).collect() };
         let received = |to| Buffers::zeroed(&(0..size).map(|from| length(from, to)).collect::<Vec<_>>());
@@ -285,6 +298,55 @@ fn sizes_of_blocks_that_do_not_fit_are_noticed_by_all() {
     all_say(&[all_to_all(7), all_to_all(4), all_to_all(4)], &["rank 1 sent 16 bytes", "28 bytes were expected"]);
     let all_gather = |first: usize| part(Call::AllGather, &[input(0, 0, 4)], Buffers::zeroed(&[first, 4]));
     all_say(&[all_gather(4), all_gather(9)], &["expect different sizes"]);
+}
+
+#[test]
+fn ranks_stop_reading_memory_when_one_of_them_cannot() {
+    for forgetful in [None, Some(0), Some(1)] {
+        let mut pair = Node::simulated(2, 512);
+        if let Some(rank) = forgetful {
+            pair[rank].make_unreadable(1 - rank);
+        }
+        pair.iter().for_each(|node| node.copy_once(true));
+        let pair: Vec<_> = pair.into_iter().map(Arc::new).collect();
+        for _ in 0..2 {
+            let gather = |rank| part(Call::AllGather, &[input(rank, 0, 3000)], Buffers::zeroed(&[3000, 3000]));
+            let parts = [gather(0), gather(1)];
+            assert!(run(&pair, &parts, 11).iter().all(Result::is_ok));
+            let expected = vec![input(0, 0, 3000), input(1, 0, 3000)];
+            assert!(parts.iter().all(|part| part.outputs.values() == expected));
+            assert!(pair.iter().all(|node| node.copies_once() == forgetful.is_none()));
+        }
+    }
+}
+
+#[test]
+fn memory_of_a_rank_that_has_failed_meanwhile_is_not_taken_for_data() {
+    let pair = nodes(2, 512);
+    pair.iter().for_each(|node| node.copy_once(true));
+    let mut memory = [Buffers::new(&[input(0, 0, 3000)]), Buffers::zeroed(&[3000])];
+    let start = |rank: usize, views: &[View]| -> Steps {
+        let call = Call::Broadcast { root: 0 };
+        Box::pin(super::run(pair[rank].clone(), call, DataType::Int32, Vec::new(), views.to_vec(), None))
+    };
+    let (mut root, mut reader) = (start(0, &memory[0].views), start(1, &memory[1].views));
+    let poll = |steps: &mut Steps| steps.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    // The first round; then everybody says where its memory is, and the root, which reads nothing, that it has read.
+    // The reader has read some of it then.
+    for _ in 0..2 {
+        assert!(poll(&mut root).is_pending());
+        assert!(poll(&mut reader).is_pending());
+    }
+    // The root gives up, and uses its memory for something else.
+    pair[0].bid_farewell(&crate::shm::Farewell::Failed(crate::error::Kind::Timeout, "no time".to_owned()));
+    memory[0].views[0].fill(0xee);
+    let result = (0..100).find_map(|_| match poll(&mut reader) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    });
+    assert!(matches!(result, Some(Err(Error::PeerFailed { rank: 0, .. }))), "{result:?}");
+    drop(root);
+    memory[1].scratch.clear();
 }
 
 #[test]

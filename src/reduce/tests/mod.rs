@@ -2,6 +2,7 @@
 
 mod random;
 mod reference;
+mod stages;
 
 use super::{Available, DataType, Instructions, LayoutError, ReduceOp, Reduction, Unsupported};
 use crate::memory::View;

@@ -1,12 +1,15 @@
 //! Messages from all peers: which belongs to which receive.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::header::{Header, Key};
+use super::{BURST, PIECE};
 use crate::error::{Error, Result};
 use crate::memory::{Scratch, View};
 use crate::shm::RingReader;
 use crate::transport::Arrival;
+use crate::transport::claim::{Claim, Place};
 
 /// Messages from all peers.
 pub(super) struct Incoming {
@@ -50,6 +53,8 @@ struct Receiving {
     peer: Option<usize>,
     key: Key,
     buffer: View,
+    /// Present if the message may come from elsewhere.
+    claim: Option<Arc<Claim>>,
     state: State,
 }
 
@@ -76,30 +81,32 @@ impl Incoming {
     }
 
     /// Starts a receive; [`Incoming::progress`] looks for its message.
-    pub fn post(&mut self, peer: Option<usize>, key: Key, buffer: &View) -> u64 {
+    pub fn post(&mut self, peer: Option<usize>, key: Key, buffer: &View, claim: Option<Arc<Claim>>) -> u64 {
         self.posted += 1;
-        let receiving = Receiving { id: self.posted, peer, key, buffer: *buffer, state: State::Waiting };
+        let receiving = Receiving { id: self.posted, peer, key, buffer: *buffer, claim, state: State::Waiting };
         self.receives.push_back(receiving);
         self.posted
     }
 
-    /// Takes in what has come for this receive and those before it. `Some` when it has ended; it is forgotten then.
-    pub fn progress(&mut self, id: u64) -> Result<Option<Arrival>> {
+    /// Takes in what has come for this receive and those before it, up to a limit. Whether anything has, and `Some` when
+    /// the receive has ended; it is forgotten then.
+    pub fn progress(&mut self, id: u64) -> Result<(bool, Option<Arrival>)> {
         let Some(index) = self.index(id) else { return Err(Error::Internal("a receive that nobody knows".to_owned())) };
         let peers = match self.receives[index].peer {
             Some(peer) => peer..peer + 1,
             None => 0..self.streams.len(),
         };
         self.take_from_aside();
+        let mut moved = false;
         for peer in peers {
-            self.read(peer);
+            moved |= self.read(peer);
         }
         match self.index(id).and_then(|index| match self.receives[index].state {
             State::Ended(_) => self.receives.remove(index),
             _ => None,
         }) {
-            Some(Receiving { state: State::Ended(result), .. }) => result.map(Some),
-            _ => Ok(None),
+            Some(Receiving { state: State::Ended(result), .. }) => Ok((true, Some(result?))),
+            _ => Ok((moved, None)),
         }
     }
 
@@ -132,24 +139,30 @@ impl Incoming {
         self.receives.iter().position(|receiving| receiving.id == id)
     }
 
-    /// Reads from a peer for as long as a receive wants something of it.
-    fn read(&mut self, peer: usize) {
-        let mut moved = false;
-        while self.step(peer) {
-            moved = true;
+    /// Reads from a peer for as long as a receive wants something of it, up to a limit. Returns whether anything came.
+    fn read(&mut self, peer: usize) -> bool {
+        let mut steps = 0;
+        while steps < BURST / PIECE && self.step(peer) {
+            steps += 1;
+            let Stream { ring, current } = &self.streams[peer];
+            if current.as_ref().is_some_and(|current| current.read > 0) {
+                // Of a long message: the sender copies the next piece meanwhile.
+                ring.show();
+            }
         }
-        if moved {
+        if steps > 0 {
             self.streams[peer].ring.show();
         }
+        steps > 0
     }
 
-    /// Reads a header, or some bytes. False if there is nothing to do.
+    /// Reads a header, or a piece. False if there is nothing to do.
     fn step(&mut self, peer: usize) -> bool {
         let Some(Current { header, read, target }) = self.streams[peer].current.take() else {
             return self.begin(peer);
         };
         let ring = &mut self.streams[peer].ring;
-        let left = read..header.len;
+        let left = read..header.len.min(read + PIECE);
         let count = match target {
             Target::Receive(id) => match self.receives.iter().find(|receiving| receiving.id == id) {
                 Some(receiving) => ring.read(&receiving.buffer.slice(left)),
@@ -183,6 +196,7 @@ impl Incoming {
         let taker = self.receives.iter_mut().find(|receiving| receiving.takes(peer, header.key));
         let target = match taker {
             Some(receiving) => {
+                receiving.take();
                 receiving.state = State::Taking;
                 let fits = receiving.buffer.len() == header.len;
                 if fits { Target::Receive(receiving.id) } else { Target::Refused(receiving.id) }
@@ -237,6 +251,7 @@ impl Incoming {
             let Some(index) = first.filter(|&index| self.aside[index].is_complete) else { continue };
             let Some(mut message) = self.aside.remove(index) else { continue };
             let (peer, bytes) = (message.peer, message.len as u64);
+            receiving.take();
             receiving.state = State::Ended(if receiving.buffer.len() == message.len {
                 receiving.buffer.copy_from(&message.memory.view());
                 Ok(Arrival { peer, bytes })
@@ -249,7 +264,15 @@ impl Incoming {
 
 impl Receiving {
     fn waits_for(&self, peer: usize) -> bool {
-        matches!(self.state, State::Waiting) && self.peer.is_none_or(|own| own == peer)
+        let is_open = self.claim.as_ref().is_none_or(|claim| claim.is_open_to(Place::Shared));
+        matches!(self.state, State::Waiting) && self.peer.is_none_or(|own| own == peer) && is_open
+    }
+
+    /// It has found its message here.
+    fn take(&self) {
+        if let Some(claim) = &self.claim {
+            claim.take(Place::Shared);
+        }
     }
 
     fn takes(&self, peer: usize, key: Key) -> bool {

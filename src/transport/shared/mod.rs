@@ -2,7 +2,8 @@
 //!
 //! Messages of one sender are sent one after the other. The receiver copies each into the memory of the first receive that
 //! takes it. A message that none takes stays in the ring, unless a receive waits for one that comes after it; then it is
-//! kept aside. So a full ring blocks only its sender.
+//! kept aside. So a full ring blocks only its sender. A long message is shown piece by piece, so that the receiver copies
+//! one while the sender copies the next.
 
 mod header;
 mod incoming;
@@ -12,6 +13,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::claim::Claim;
 use super::{Arrival, Channel, Request, Transport};
 use crate::error::{Error, Result};
 use crate::memory::View;
@@ -20,7 +22,12 @@ use header::Key;
 use incoming::Incoming;
 use outgoing::Outgoing;
 
-/// The ranks of a group that is on one node.
+/// Bytes after which the other side sees them.
+const PIECE: usize = 32 << 10;
+/// Bytes after which other operations have their turn.
+const BURST: usize = 1 << 20;
+
+/// The ranks of a group that are on this node, numbered as its [`Node`] does; what ends reports ranks of the group.
 pub struct SharedTransport {
     mailbox: Arc<Mailbox>,
 }
@@ -43,6 +50,18 @@ impl SharedTransport {
         let state =
             State { outgoing: writers.into_iter().map(Outgoing::new).collect(), incoming: Incoming::new(readers) };
         SharedTransport { mailbox: Arc::new(Mailbox { node: node.clone(), state: Mutex::new(state) }) }
+    }
+
+    /// As [`Transport::receive`] from any rank, unless the message is found elsewhere first.
+    pub(super) fn receive_half(
+        &self,
+        channel: Channel,
+        tag: i32,
+        buffer: &View,
+        claim: Arc<Claim>,
+    ) -> impl Request + use<> {
+        let id = self.mailbox.lock().incoming.post(None, Key { channel, tag }, buffer, Some(claim));
+        Receive { mailbox: self.mailbox.clone(), peer: None, id, is_half: true, moved: false }
     }
 }
 
@@ -67,12 +86,20 @@ impl Transport for SharedTransport {
 
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
         let id = self.mailbox.lock().outgoing[peer].post(Key { channel, tag }, data);
-        Ok(Box::new(Send { mailbox: self.mailbox.clone(), peer, id, len: data.len() }))
+        Ok(Box::new(Send { mailbox: self.mailbox.clone(), peer, id, len: data.len(), moved: false }))
     }
 
     fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
-        let id = self.mailbox.lock().incoming.post(peer, Key { channel, tag }, buffer);
-        Ok(Box::new(Receive { mailbox: self.mailbox.clone(), peer, id }))
+        let id = self.mailbox.lock().incoming.post(peer, Key { channel, tag }, buffer, None);
+        Ok(Box::new(Receive { mailbox: self.mailbox.clone(), peer, id, is_half: false, moved: false }))
+    }
+}
+
+/// An error of a message, with the sender as the group knows it.
+fn in_group(node: &Node, error: Error) -> Error {
+    match error {
+        Error::Length { peer, received, expected } => Error::Length { peer: node.group_rank(peer), received, expected },
+        other => other,
     }
 }
 
@@ -81,18 +108,27 @@ struct Send {
     peer: usize,
     id: u64,
     len: usize,
+    moved: bool,
 }
 
 impl Request for Send {
     fn test(&mut self) -> Result<Option<Arrival>> {
         let mut state = self.mailbox.lock();
-        match state.outgoing[self.peer].progress(self.id) {
-            Some(true) => Ok(Some(Arrival { peer: self.peer, bytes: self.len as u64 })),
+        let rank = self.mailbox.node.group_rank(self.peer);
+        let outgoing = &mut state.outgoing[self.peer];
+        self.moved = outgoing.write();
+        match outgoing.has_left(self.id) {
+            Some(true) => Ok(Some(Arrival { peer: rank, bytes: self.len as u64 })),
             // The peer makes no more room once it has gone.
+            Some(false) if self.moved => Ok(None),
             Some(false) => self.mailbox.node.check_peer(self.peer).map(|()| None),
             // A peer that has gone is the better reason.
-            None => self.mailbox.node.check_peer(self.peer).and(Err(Error::Abandoned { rank: self.peer })),
+            None => self.mailbox.node.check_peer(self.peer).and(Err(Error::Abandoned { rank })),
         }
+    }
+
+    fn has_moved(&self) -> bool {
+        self.moved
     }
 
     fn cancel(&mut self) {
@@ -111,6 +147,9 @@ struct Receive {
     mailbox: Arc<Mailbox>,
     peer: Option<usize>,
     id: u64,
+    /// Whether a rank of another node may send the message, too.
+    is_half: bool,
+    moved: bool,
 }
 
 impl Request for Receive {
@@ -119,13 +158,20 @@ impl Request for Receive {
         // Before the look: what a peer has sent before it went is there.
         let absent = match self.peer {
             Some(peer) => node.check_peer(peer),
+            None if self.is_half => node.check_no_failure(),
             None => node.check_any_peer(),
         };
-        let ended = self.mailbox.lock().incoming.progress(self.id)?;
-        if ended.is_none() {
+        let (moved, ended) = self.mailbox.lock().incoming.progress(self.id).map_err(|error| in_group(node, error))?;
+        self.moved = moved;
+        // While something comes there may be more, and what is waited for may be behind it.
+        if ended.is_none() && !moved {
             absent?;
         }
-        Ok(ended)
+        Ok(ended.map(|arrival| Arrival { peer: node.group_rank(arrival.peer), ..arrival }))
+    }
+
+    fn has_moved(&self) -> bool {
+        self.moved
     }
 
     fn cancel(&mut self) {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::header::{Header, Key};
+use super::{BURST, PIECE};
 use crate::memory::View;
 use crate::shm::RingWriter;
 
@@ -28,47 +29,53 @@ impl Outgoing {
         Outgoing { ring, posted: 0, waiting: VecDeque::new(), last: u64::MAX }
     }
 
-    /// Takes a message; [`Outgoing::progress`] sends it.
+    /// Takes a message; [`Outgoing::write`] sends it.
     pub fn post(&mut self, key: Key, data: &View) -> u64 {
         self.posted += 1;
         self.waiting.push_back(Sending { id: self.posted, key, data: *data, copied: None });
         self.posted
     }
 
-    /// Copies what there is room for. `Some(true)` if message `id` has left its memory, `None` if it never will.
-    pub fn progress(&mut self, id: u64) -> Option<bool> {
-        self.write();
+    /// `Some(true)` if message `id` has left its memory, `None` if it never will.
+    pub fn has_left(&self, id: u64) -> Option<bool> {
         match self.waiting.iter().any(|sending| sending.id == id) {
             true if id > self.last => None,
             waits => Some(!waits),
         }
     }
 
-    fn write(&mut self) {
-        let mut moved = false;
-        while let Some(first) = self.waiting.front_mut().filter(|first| first.id <= self.last) {
+    /// Copies what there is room for, up to a limit. Returns whether that is anything.
+    pub fn write(&mut self) -> bool {
+        let mut moved = 0;
+        while moved < BURST
+            && let Some(first) = self.waiting.front_mut().filter(|first| first.id <= self.last)
+        {
             let copied = match first.copied {
                 Some(copied) => copied,
                 None if self.ring.room() < Header::LEN => break,
                 None => {
                     let header = Header { key: first.key, len: first.data.len() };
                     self.ring.write_bytes(&header.to_bytes());
-                    moved = true;
+                    moved += Header::LEN;
                     0
                 }
             };
-            let count = self.ring.write(&first.data.slice(copied..first.data.len()));
-            moved |= count > 0;
+            let count = self.ring.write(&first.data.slice(copied..first.data.len().min(copied + PIECE)));
+            moved += count;
             first.copied = Some(copied + count);
-            if copied + count < first.data.len() {
+            if copied + count == first.data.len() {
+                self.ring.align();
+                self.waiting.pop_front();
+            } else if count == 0 {
                 break;
+            } else {
+                self.ring.show();
             }
-            self.ring.align();
-            self.waiting.pop_front();
         }
-        if moved {
+        if moved > 0 {
             self.ring.show();
         }
+        moved > 0
     }
 
     /// Gives the memory of a message back, if it has not left it. Its group fails, and no later message is sent.

@@ -170,7 +170,10 @@ fn the_memory_of_a_send_that_has_failed_is_left_alone() {
 fn what_was_sent_before_a_rank_left_arrives() {
     let ranks = ranks(3);
     let mut out = memory(3, 10);
-    finish(&mut ranks[1].send(P2P, 0, 0, &out.view()).unwrap()).unwrap();
+    // More of another tag before it than one look takes in.
+    for tag in std::iter::repeat_n(7, 200).chain([0]) {
+        finish(&mut ranks[1].send(P2P, 0, tag, &out.view()).unwrap()).unwrap();
+    }
     ranks[1].mailbox.node.bid_farewell(&Farewell::Left);
     let mut into = memory(0, 10);
     for peer in [Some(1), None] {

@@ -1,0 +1,174 @@
+"""S9: a step of DistributedDataParallel, of a transformer with 50 million parameters, beside Gloo.
+
+How much a faster backend helps depends on how long a step computes. So the number of tokens is chosen, at the start,
+such that Gloo waits for 40 % of its step: the part by which it is longer than the same step without communication.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from torch_rmpi.bench import session, timing
+from torch_rmpi.bench.operations import Step
+from torch_rmpi.bench.progress import Progress
+from torch_rmpi.bench.targets.measured import Measured
+from torch_rmpi.bench.targets.target import Family, Goal, Scale, Target, microseconds
+from torch_rmpi.bench.targets.transformer import Shape, Transformer
+
+_SHAPE = Shape(vocabulary=11_700, width=512, heads=8, layers=12, longest=512)
+_QUICK_SHAPE = Shape(vocabulary=256, width=32, heads=2, layers=2, longest=64)
+#: Of Gloo's step: how much it is to wait; how close the choice has to come; and how far off a step may be that is
+#: held against the goal. With another share, the goal would be another one.
+_WAITING, _CLOSE, _BAND = 0.4, 0.02, 0.05
+_TRIES = 5
+#: Each of the two that are compared takes so many turns in a try.
+_TRY_ROUNDS = 2
+_FIRST_TOKENS = 48
+_FEWEST_TOKENS, _MOST_TOKENS = 4, 4096
+#: There is another sequence for each so many tokens.
+_LENGTH = 256
+#: A step takes long, and its time spreads.
+_LONGER = 40
+
+
+class Training:
+    """A model trained by each backend, and by each rank alone."""
+
+    def __init__(self, shape: Shape) -> None:
+        torch.manual_seed(0)
+        whole = Transformer(shape)
+        self.parameters = sum(parameter.numel() for parameter in whole.parameters())
+        self._vocabulary = shape.vocabulary
+        self._models = {
+            name: DistributedDataParallel(copy.deepcopy(whole), process_group=group)
+            for name, group in session.open_groups(["rmpi", "gloo"]).items()
+        }
+        # The values do not matter, only that they stay finite, though some steps go without the others' gradients.
+        self._optimizers = {name: torch.optim.SGD(model.parameters(), lr=1e-4) for name, model in self._models.items()}
+        self._random = torch.Generator().manual_seed(dist.get_rank())
+
+    def steps(self, tokens: int) -> dict[str, Step]:
+        """A step with each backend; `alone`: the same, without any communication."""
+        batch = max(1, tokens // _LENGTH)
+        length = tokens // batch
+        data = torch.randint(self._vocabulary, (batch, length + 1), generator=self._random)
+        inputs, targets = data[:, :-1].contiguous(), data[:, 1:].reshape(-1)
+
+        def alone(turn: int) -> None:
+            del turn
+            with self._models["rmpi"].no_sync():
+                self._step("rmpi", inputs, targets)
+
+        return {name: self._with(name, inputs, targets) for name in self._models} | {"alone": alone}
+
+    def _with(self, name: str, inputs: Tensor, targets: Tensor) -> Step:
+        return lambda turn: self._step(name, inputs, targets)
+
+    def _step(self, name: str, inputs: Tensor, targets: Tensor) -> None:
+        self._optimizers[name].zero_grad()
+        cross_entropy(self._models[name](inputs).flatten(0, 1), targets).backward()
+        self._optimizers[name].step()
+
+
+def _times(steps: dict[str, Step], seconds: float, rounds: int, tick: Callable[[], None]) -> dict[str, float]:
+    """Medians in microseconds, the same on every rank."""
+    measured = timing.measure(steps, seconds, rounds, tick)
+    return {name: statistics.median(runs) / 1e3 for name, runs in measured.items()}
+
+
+def _waiting(times: dict[str, float]) -> float:
+    return 1 - times["alone"] / times["gloo"]
+
+
+def next_tokens(tokens: int, alone: float, gloo: float) -> int:
+    """With how many tokens Gloo should wait for its share of the step, from the times of a step with `tokens`.
+
+    It is as if what is computed grew with the tokens, and what is waited stayed.
+    """
+    waited = max(0.0, gloo - alone)
+    wanted = waited * (1 - _WAITING) / _WAITING
+    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, round(tokens * wanted / alone)))
+
+
+def _calibrate(training: Training, scale: Scale, tick: Callable[[], None]) -> int:
+    """The number of tokens, of those that were tried, with which Gloo's share was the closest."""
+    tokens = _FIRST_TOKENS
+    off: dict[int, float] = {}
+    while len(off) < _TRIES and tokens not in off:
+        steps = training.steps(tokens)
+        del steps["rmpi"]
+        times = _times(steps, scale.seconds * _LONGER / 4, _TRY_ROUNDS, tick)
+        off[tokens] = abs(_waiting(times) - _WAITING)
+        if off[tokens] < _CLOSE:
+            break
+        tokens = next_tokens(tokens, times["alone"], times["gloo"])
+    return min(off, key=lambda tried: off[tried])
+
+
+def measure(scale: Scale, progress: Progress) -> Measured:
+    """Finds the number of tokens, then measures steps with both backends and alone, in turn."""
+    training = Training(_QUICK_SHAPE if scale.quick else _SHAPE)
+    tries = _TRIES * 2 * _TRY_ROUNDS
+    progress.expect(tries + 3 * scale.rounds)
+    progress.text = "length of sequences"
+    tokens = _FIRST_TOKENS if scale.quick else _calibrate(training, scale, progress.tick)
+    # It may have taken fewer tries.
+    progress.done = tries
+    progress.text = f"training, {tokens} tokens"
+    longer = 1 if scale.quick else _LONGER
+    times = _times(training.steps(tokens), longer * scale.seconds, scale.rounds, progress.tick)
+    return Measured(values={**times, "tokens": tokens, "parameters": training.parameters})
+
+
+def _detail(measured: Measured) -> str:
+    times = ", ".join(f"{name} {microseconds(measured.values[name])}" for name in ("rmpi", "gloo", "alone"))
+    parameters, tokens = measured.values["parameters"] / 1e6, measured.values["tokens"]
+    return f"{times}; {parameters:.1f} M parameters, {tokens:.0f} tokens per rank"
+
+
+def _unfit(measured: Measured) -> str:
+    share = _waiting(measured.values)
+    if abs(share - _WAITING) <= _BAND:
+        return ""
+    return f"Gloo waits for {100 * share:.0f} % of its step, not for {100 * _WAITING:.0f} +- {100 * _BAND:.0f} %"
+
+
+def _shares(measured: Measured) -> str:
+    return f"rmpi {100 * (1 - measured.values['alone'] / measured.values['rmpi']):.0f} %"
+
+
+FAMILY = Family(
+    name="training",
+    ranks=2,
+    measure=measure,
+    computes=True,
+    targets=(
+        Target(
+            id="S9",
+            what="step of DDP, a transformer of 50 M parameters in float32",
+            rival="Gloo",
+            goal=Goal(1.3, at_least=True),
+            unit="x",
+            value=lambda measured: measured.values["gloo"] / measured.values["rmpi"],
+            detail=_detail,
+            unfit=_unfit,
+        ),
+        Target(
+            id="S9",
+            what=f"share of Gloo's step that it waits; chosen as {100 * _WAITING:.0f} %",
+            rival="-",
+            goal=None,
+            unit=" %",
+            value=lambda measured: 100 * _waiting(measured.values),
+            detail=_shares,
+        ),
+    ),
+)

@@ -1,0 +1,150 @@
+//! Whether the nodes call the same thing. Their leaders tell each other, in the first message of every collective; the
+//! data does not wait for it, but no collective ends well before it is known.
+
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+
+use super::fingerprint::{Statement, check_nodes};
+use super::topology::Topology;
+use crate::collective::Context;
+use crate::error::Result;
+use crate::memory::View;
+use crate::transport::{Lease, Posted};
+
+/// See the module. One for each collective.
+#[derive(Default)]
+pub struct Verdict {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+enum State {
+    /// Ranks of this node are still to come.
+    #[default]
+    Before,
+    /// The leader of this node asks for it.
+    Elsewhere,
+    Asking(Box<Asking>),
+    Passed,
+}
+
+/// What the leader has heard.
+struct Asking {
+    statements: Vec<Option<Statement>>,
+    members: Vec<Vec<usize>>,
+    /// Statements under way to this rank, by node.
+    receiving: Vec<(usize, View, Posted)>,
+    sending: Vec<Posted>,
+    _memory: Lease,
+}
+
+impl Verdict {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all ranks of this node have come.
+    pub fn has_begun(&self) -> bool {
+        !matches!(*self.state(), State::Before)
+    }
+
+    /// Begins where another rank leads.
+    pub(super) fn leave_to_leader(&self) {
+        *self.state() = State::Elsewhere;
+    }
+
+    /// Begins where this rank leads: tells the other leaders what its node says.
+    pub(super) fn ask(&self, context: &Context, topology: &Topology, statement: Statement) -> Result<()> {
+        let len = Statement::LEN;
+        let scratch = context.scratch(len * topology.nodes());
+        let memory = |node: usize| scratch.view().slice(node * len..(node + 1) * len);
+        let own = memory(topology.node());
+        own.write(&statement.to_bytes());
+        let (mut receiving, mut sending) = (Vec::new(), Vec::new());
+        for node in topology.other_nodes() {
+            receiving.push((node, memory(node), context.receive(topology.members(node)[0], &memory(node))?));
+        }
+        for node in topology.other_nodes() {
+            sending.push(context.send(topology.members(node)[0], &own)?);
+        }
+        let mut statements = vec![None; topology.nodes()];
+        statements[topology.node()] = Some(statement);
+        let members = (0..topology.nodes()).map(|node| topology.members(node).to_vec()).collect();
+        *self.state() = State::Asking(Box::new(Asking { statements, members, receiving, sending, _memory: scratch }));
+        Ok(())
+    }
+
+    /// Takes in what has come. An error as soon as it is known that nodes do not agree.
+    pub(super) fn progress(&self, task: &mut TaskContext<'_>) -> Result<()> {
+        let mut state = self.state();
+        let State::Asking(asking) = &mut *state else { return Ok(()) };
+        if asking.progress(task)? {
+            *state = State::Passed;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing speaks against ending well.
+    pub(super) fn has_passed(&self) -> bool {
+        matches!(*self.state(), State::Elsewhere | State::Passed)
+    }
+
+    /// Whether the other leaders have been told what this node says, if it is for this rank to tell them.
+    pub(super) fn has_told(&self) -> bool {
+        match &*self.state() {
+            State::Asking(asking) => asking.sending.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// Of which nodes nothing has been heard; `None` if nothing is missing, or this rank does not know.
+    pub fn missing(&self) -> Option<String> {
+        let state = self.state();
+        let State::Asking(asking) = &*state else { return None };
+        let nodes: Vec<_> = asking
+            .receiving
+            .iter()
+            .map(|(node, ..)| {
+                let ranks: Vec<_> = asking.members[*node].iter().map(ToString::to_string).collect();
+                match &ranks[..] {
+                    [rank] => format!("rank {rank} has not arrived (it is on another node)"),
+                    _ => format!("some of ranks {} have not arrived (they are on another node)", ranks.join(", ")),
+                }
+            })
+            .collect();
+        (!nodes.is_empty()).then(|| nodes.join("; "))
+    }
+}
+
+impl Asking {
+    /// True when everything has come and gone.
+    fn progress(&mut self, task: &mut TaskContext<'_>) -> Result<bool> {
+        let mut failure = None;
+        self.sending.retain_mut(|posted| match Pin::new(posted).poll(task) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                failure = failure.take().or(result.err());
+                false
+            }
+        });
+        let (statements, before) = (&mut self.statements, self.receiving.len());
+        self.receiving.retain_mut(|(node, view, posted)| match Pin::new(posted).poll(task) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                let mut bytes = [0; Statement::LEN];
+                view.read(&mut bytes);
+                statements[*node] = Some(Statement::from_bytes(&bytes));
+                failure = failure.take().or(result.err());
+                false
+            }
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if self.receiving.len() < before || self.receiving.is_empty() {
+            check_nodes(&self.statements, &self.members)?;
+        }
+        Ok(self.receiving.is_empty() && self.sending.is_empty())
+    }
+}

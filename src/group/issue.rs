@@ -1,0 +1,193 @@
+//! From a call to an operation: checked, numbered, and carried out here or handed to the engine.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::inline::{self, Attempt};
+use super::{Call, Group, Invocation, Issued, LONGEST_TIMEOUT, Shared, check, schedule};
+use crate::collective::node::Begun;
+use crate::engine::{Completion, Engine, OnFailure, Operation, Order, Outcome, Task, engine};
+use crate::error::{Error, Result};
+use crate::mpi;
+use crate::transport::Outstanding;
+
+/// What became of an operation whose issuer waits for it at once.
+#[derive(Debug)]
+pub enum Started {
+    /// It has ended well.
+    Ended {
+        /// Its number among the group's collectives.
+        sequence: u64,
+        /// How long it might have taken.
+        timeout: Duration,
+    },
+    /// It goes on, and has to be waited for.
+    Pending(Arc<Operation>),
+}
+
+impl Group {
+    /// Checks and issues an operation. Never waits for a peer. After an error nothing has moved.
+    pub fn issue(
+        &self,
+        invocation: &Invocation<'_>,
+        timeout: Option<Duration>,
+        completion: Box<dyn Completion>,
+    ) -> Result<Arc<Operation>> {
+        let place = self.admit(invocation, timeout)?;
+        let operation = place.operation();
+        let engine = place.engine;
+        place.submit(operation.clone(), None, completion);
+        engine.begin(&operation);
+        Ok(operation)
+    }
+
+    /// As [`Group::issue`], for a caller that waits at once: a short collective is gone on with here for a moment. Only
+    /// if it does not end in that time `completion` is called, which makes the one to tell.
+    ///
+    /// # Errors
+    /// Of the arguments, when nothing has moved; or of the collective, and then the group has failed.
+    pub fn start(
+        &self,
+        invocation: &Invocation<'_>,
+        timeout: Option<Duration>,
+        completion: impl FnOnce() -> Result<Box<dyn Completion>>,
+    ) -> Result<Started> {
+        let place = self.admit(invocation, timeout)?;
+        let mut begun = None;
+        let mut _held = None;
+        if let Some(Shared { node, .. }) = place.shared()
+            && place.order() == Order::InLane
+            && self.lane.pending() == 0
+            && inline::is_short(invocation)
+        {
+            _held = Some(self.lane.hold());
+            match inline::attempt(node, invocation) {
+                Attempt::Begun(state) => begun = Some(state),
+                Attempt::Ended(Ok(())) => {
+                    return Ok(Started::Ended { sequence: place.sequence, timeout: place.timeout });
+                }
+                Attempt::Ended(Err(error)) => return Err(place.fail(error)),
+            }
+        }
+        let completion = match completion() {
+            Ok(completion) => completion,
+            // The peers expect this rank.
+            Err(error) => return Err(place.fail(error)),
+        };
+        let operation = place.operation();
+        place.submit(operation.clone(), begun, completion);
+        Ok(Started::Pending(operation))
+    }
+
+    /// Issues an operation and waits for its end.
+    pub fn run(&self, invocation: &Invocation<'_>) -> Result<Outcome> {
+        self.run_for(invocation, None)
+    }
+
+    pub(super) fn run_for(&self, invocation: &Invocation<'_>, timeout: Option<Duration>) -> Result<Outcome> {
+        let operation = match self.start(invocation, timeout, || Ok(Box::new(Nobody)))? {
+            Started::Ended { .. } => return Ok(Outcome::default()),
+            Started::Pending(operation) => operation,
+        };
+        while !self.wait(&operation, None) {}
+        match operation.result() {
+            Some(result) => result.clone(),
+            None => Err(Error::Internal(format!("{operation} ended without a result"))),
+        }
+    }
+
+    /// Checks a call, and gives it its place among the group's operations.
+    fn admit<'a>(&'a self, invocation: &'a Invocation<'a>, timeout: Option<Duration>) -> Result<Place<'a>> {
+        let engine = engine()?;
+        self.check()?;
+        if mpi::is_finalized() {
+            return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
+        }
+        check::check(invocation, self.rank(), self.size(), self.tag_max())?;
+        let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, since it may fail at any time, and then slots of a collective that has not ended here may be
+        // read.
+        self.lane.check()?;
+        let counter = match invocation.call {
+            Call::Send { .. } | Call::Receive { .. } => &mut issued.messages,
+            Call::MonitoredBarrier { .. } => &mut issued.monitored_barriers,
+            _ => &mut issued.collectives,
+        };
+        let sequence = *counter;
+        *counter += 1;
+        Ok(Place { group: self, engine, invocation, _issued: issued, sequence, timeout })
+    }
+}
+
+/// The place of a call among its group's operations. No other call gets one until this is gone: the order of sequence
+/// numbers is the order of execution.
+struct Place<'a> {
+    group: &'a Group,
+    engine: &'static Engine,
+    invocation: &'a Invocation<'a>,
+    _issued: MutexGuard<'a, Issued>,
+    sequence: u64,
+    timeout: Duration,
+}
+
+impl Place<'_> {
+    fn order(&self) -> Order {
+        match self.invocation.call {
+            Call::Send { .. } | Call::Receive { .. } | Call::MonitoredBarrier { .. } => Order::Free,
+            _ => Order::InLane,
+        }
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        match self.invocation.call {
+            Call::MonitoredBarrier { .. } => OnFailure::KeepLane,
+            _ => OnFailure::FailLane,
+        }
+    }
+
+    /// The shared memory that it goes through, if it does.
+    fn shared(&self) -> Option<&Shared> {
+        match self.invocation.call {
+            Call::MonitoredBarrier { .. } => None,
+            _ => self.group.shared.as_ref(),
+        }
+    }
+
+    fn operation(&self) -> Arc<Operation> {
+        let call = &self.invocation.call;
+        let limit = match call {
+            // It watches its own deadline, to name who is missing.
+            Call::MonitoredBarrier { .. } => self.timeout * 2 + Duration::from_secs(10),
+            _ => self.timeout,
+        };
+        Operation::new(call.name(), call.peer(), self.group.lane.clone(), self.sequence, limit)
+    }
+
+    /// Fails the group, since this rank cannot take its part. Returns the error as the caller sees it.
+    fn fail(&self, error: Error) -> Error {
+        let error = error.during(self.operation().to_string());
+        self.engine.fail_lane(&self.group.lane, &error);
+        error
+    }
+
+    /// Hands it to the engine, as far as it has begun.
+    fn submit(self, operation: Arc<Operation>, begun: Option<Begun>, completion: Box<dyn Completion>) {
+        let Place { group, engine, invocation, sequence, timeout, .. } = self;
+        let (order, on_failure) = (self.order(), self.on_failure());
+        let outstanding = Arc::new(Outstanding::default());
+        let (schedule, witness) = schedule::schedule(group, invocation, begun, &outstanding, sequence, timeout);
+        engine.submit(Task { operation, schedule, outstanding, completion, order, on_failure, witness });
+    }
+}
+
+/// Nobody but the waiter is to be told.
+struct Nobody;
+
+impl Completion for Nobody {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+
+    fn announce_to_nobody(&mut self) -> bool {
+        true
+    }
+}
