@@ -81,19 +81,20 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
   try {
     issued = call_core(
         [&] { return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs), issuing); });
+    if (issued.request == nullptr) {
+      launch.staging.copy_back();
+      if (launch.epilogue) launch.epilogue();
+    }
   } catch (...) {
     if (batch) batch->member_refused(*issuing.work());
     throw;
   }
   const auto& work = issuing.work();
   work->set_issued(issued);
+  if (batch) batch->member_issued(work);
   if (issued.request == nullptr) {
-    launch.staging.copy_back();
-    if (launch.epilogue) launch.epilogue();
-    work->finish_at_once();
-  } else if (batch) {
-    batch->member_issued(work);
-  } else if (!launch.async_op) {
+    work->finish_at_once(issued.source);
+  } else if (!batch && !launch.async_op) {
     work->wait();
   }
   return work;

@@ -99,10 +99,11 @@ void WorkRMPI::set_issued(const bridge::Issued& issued) {
   timeout_ = std::chrono::milliseconds(issued.timeout_ms);
 }
 
-void WorkRMPI::finish_at_once() noexcept {
-  finish(nullptr, c10d::WorkResult::SUCCESS, -1);
-  // Nobody else has seen this Work, so nobody waits for an announcement.
+void WorkRMPI::finish_at_once(std::int32_t source) noexcept {
+  finish(nullptr, c10d::WorkResult::SUCCESS, source);
+  // Nobody else has seen this Work, so nobody waits for an announcement. Its batch is open still, and announces itself.
   announced_ = true;
+  batch_.reset();
 }
 
 void WorkRMPI::open_batch() { pending_.store(1, std::memory_order_relaxed); }

@@ -49,7 +49,7 @@ class WorkRMPI final : public c10d::Work {
   /// What the core says of the operation.
   void set_issued(const bridge::Issued& issued);
   /// Ends an operation that ended well while it was issued.
-  void finish_at_once() noexcept;
+  void finish_at_once(std::int32_t source) noexcept;
   /// Makes this Work a batch that `close_batch` will close.
   void open_batch();
   /// Makes `member` a part of this open batch, before it is issued.

@@ -116,18 +116,20 @@ mod ffi {
         wait_all_ranks: bool,
         /// Below 0: the group's default.
         timeout_ms: i64,
-        /// The caller waits for the operation at once: it may be carried out here, and no other thread is woken for it.
+        /// The caller waits for the operation at once: a collective may be carried out here, and no other thread is woken.
         waits: bool,
     }
 
     /// What became of a call.
     struct Issued {
-        /// The operation, for `own_request`; null if it has ended well already, which only one whose caller waits does.
+        /// The operation, for `own_request`; null if it has ended well already, as short ones do.
         request: *mut Request,
         /// The group's count of collectives (or messages) when it was issued.
         sequence_number: u64,
         /// How long it may take, in milliseconds.
         timeout_ms: i64,
+        /// Of a receive that has ended: the sender's group rank. Else -1.
+        source: i32,
     }
 
     /// Options of a group.
@@ -175,7 +177,7 @@ mod ffi {
         /// Creates a group; every member calls it once all have exchanged their addresses. `addresses[r]` is rank r's.
         fn create_group(addresses: &Vec<String>, rank: usize, options: &GroupOptions) -> Result<Box<Group>>;
 
-        /// Checks and issues an operation. Waits for a peer only if the call says that the caller does, and then for some
+        /// Checks and issues an operation. Waits for a peer only if it receives, or if the caller waits, and then for some
         /// microseconds. An error means that nothing moved, or that the collective has failed and the group with it;
         /// neither `finish` nor `announce` has been called then.
         ///
@@ -268,6 +270,11 @@ fn guard_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
 
 fn duration(ms: i64) -> Duration {
     Duration::from_millis(ms.max(0) as u64)
+}
+
+/// The sender's group rank, or -1.
+fn source(outcome: &Outcome) -> i32 {
+    outcome.source.map_or(-1, |source| source as i32)
 }
 
 fn milliseconds(duration: Duration) -> i64 {
@@ -389,23 +396,19 @@ impl Group {
                 let made = issuer.completion().map_err(|error| Error::Internal(error.what().to_owned()))?;
                 Ok(Box::new(Told(made)))
             };
-            let operation = if call.waits {
-                match self.0.start(&invocation, timeout, completion)? {
-                    Started::Ended { sequence, timeout } => {
-                        return Ok(ffi::Issued {
-                            request: std::ptr::null_mut(),
-                            sequence_number: sequence,
-                            timeout_ms: milliseconds(timeout),
-                        });
-                    }
-                    Started::Pending(operation) => operation,
+            Ok(match self.0.start(&invocation, timeout, call.waits, completion)? {
+                Started::Ended { sequence, timeout, outcome } => ffi::Issued {
+                    request: std::ptr::null_mut(),
+                    sequence_number: sequence,
+                    timeout_ms: milliseconds(timeout),
+                    source: source(&outcome),
+                },
+                Started::Pending(operation) => {
+                    let (sequence_number, timeout_ms) = (operation.sequence(), milliseconds(operation.timeout()));
+                    let request = Box::into_raw(Box::new(Request { group: self.0.clone(), operation }));
+                    ffi::Issued { request, sequence_number, timeout_ms, source: -1 }
                 }
-            } else {
-                self.0.issue(&invocation, timeout, completion()?)?
-            };
-            let (sequence_number, timeout_ms) = (operation.sequence(), milliseconds(operation.timeout()));
-            let request = Box::into_raw(Box::new(Request { group: self.0.clone(), operation }));
-            Ok(ffi::Issued { request, sequence_number, timeout_ms })
+            })
         })
     }
 
@@ -463,7 +466,7 @@ impl Completion for Told {
         let Some(completion) = self.0.as_mut() else { return };
         match result {
             Ok(outcome) => {
-                completion.finish(ffi::ErrorKind::None, "", outcome.source.map_or(-1, |source| source as i32));
+                completion.finish(ffi::ErrorKind::None, "", source(outcome));
             }
             Err(error) => completion.finish(error.kind().into(), &error.to_string(), -1),
         }

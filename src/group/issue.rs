@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::mpi;
 use crate::transport::Outstanding;
 
-/// What became of an operation whose issuer waits for it at once.
+/// What became of an operation.
 #[derive(Debug)]
 pub enum Started {
     /// It has ended well.
@@ -20,8 +20,10 @@ pub enum Started {
         sequence: u64,
         /// How long it might have taken.
         timeout: Duration,
+        /// What its caller learns beside the memory.
+        outcome: Outcome,
     },
-    /// It goes on, and has to be waited for.
+    /// It goes on.
     Pending(Arc<Operation>),
 }
 
@@ -41,30 +43,32 @@ impl Group {
         Ok(operation)
     }
 
-    /// As [`Group::issue`], for a caller that waits at once: a short collective is gone on with here for a moment. Only
-    /// if it does not end in that time `completion` is called, which makes the one to tell.
+    /// As [`Group::issue`], but a short operation is gone on with here for a moment: a message, and a collective if the
+    /// caller `waits` for it at once, which it has to do with what is pending then. Only if the operation does not end in
+    /// that time `completion` is called, which makes the one to tell.
     ///
     /// # Errors
-    /// Of the arguments, when nothing has moved; or of the collective, and then the group has failed.
+    /// Of the arguments, when nothing has moved; or of the operation, and then the group has failed.
     pub fn start(
         &self,
         invocation: &Invocation<'_>,
         timeout: Option<Duration>,
+        waits: bool,
         completion: impl FnOnce() -> Result<Box<dyn Completion>>,
     ) -> Result<Started> {
         let place = self.admit(invocation, timeout)?;
         let mut begun = None;
         let mut _held = None;
-        if let Some(Shared { node, .. }) = place.shared()
-            && place.order() == Order::InLane
+        if let Some(shared) = place.shared()
+            && (waits || place.order() == Order::Free)
             && self.lane.pending() == 0
             && inline::is_short(invocation)
         {
             _held = Some(self.lane.hold());
-            match inline::attempt(node, invocation) {
-                Attempt::Begun(state) => begun = Some(state),
-                Attempt::Ended(Ok(())) => {
-                    return Ok(Started::Ended { sequence: place.sequence, timeout: place.timeout });
+            match inline::attempt(shared, &self.patience, invocation) {
+                Attempt::Open(state) => begun = state,
+                Attempt::Ended(Ok(outcome)) => {
+                    return Ok(Started::Ended { sequence: place.sequence, timeout: place.timeout, outcome });
                 }
                 Attempt::Ended(Err(error)) => return Err(place.fail(error)),
             }
@@ -75,7 +79,11 @@ impl Group {
             Err(error) => return Err(place.fail(error)),
         };
         let operation = place.operation();
+        let engine = place.engine;
         place.submit(operation.clone(), begun, completion);
+        if !waits {
+            engine.begin(&operation);
+        }
         Ok(Started::Pending(operation))
     }
 
@@ -85,8 +93,8 @@ impl Group {
     }
 
     pub(super) fn run_for(&self, invocation: &Invocation<'_>, timeout: Option<Duration>) -> Result<Outcome> {
-        let operation = match self.start(invocation, timeout, || Ok(Box::new(Nobody)))? {
-            Started::Ended { .. } => return Ok(Outcome::default()),
+        let operation = match self.start(invocation, timeout, true, || Ok(Box::new(Nobody)))? {
+            Started::Ended { outcome, .. } => return Ok(outcome),
             Started::Pending(operation) => operation,
         };
         while !self.wait(&operation, None) {}

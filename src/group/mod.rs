@@ -71,6 +71,7 @@ pub struct Group {
     spanning: Option<Spanning>,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
+    patience: inline::Patience,
     /// When it was shut down.
     closed: OnceCell<Instant>,
     /// Monitored barriers whose messages may still come when nobody will receive them: those that have not passed.
@@ -140,6 +141,7 @@ impl Group {
             spanning: None,
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
+            patience: inline::Patience::default(),
             closed: OnceCell::new(),
             strays: Arc::default(),
         };

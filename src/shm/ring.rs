@@ -119,9 +119,13 @@ impl RingReader {
 
     /// As [`RingReader::read`], with all of them there, which the caller has seen.
     pub fn read_bytes(&mut self, bytes: &mut [u8]) {
-        let len = bytes.len();
-        self.ends.pieces(self.read, len, |piece, at| piece.read(&mut bytes[at..at + piece.len()]));
-        self.read += len as u64;
+        self.peek_bytes(bytes);
+        self.read += bytes.len() as u64;
+    }
+
+    /// The next bytes, which stay; all of them are there, as the caller has seen.
+    pub fn peek_bytes(&self, bytes: &mut [u8]) {
+        self.ends.pieces(self.read, bytes.len(), |piece, at| piece.read(&mut bytes[at..at + piece.len()]));
     }
 
     /// Leaves out up to `len` bytes. Returns how many.

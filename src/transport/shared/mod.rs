@@ -52,6 +52,17 @@ impl SharedTransport {
         SharedTransport { mailbox: Arc::new(Mailbox { node: node.clone(), state: Mutex::new(state) }) }
     }
 
+    /// As [`Transport::send`], if the message leaves at once. False: nothing has been done.
+    pub fn send_now(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> bool {
+        self.mailbox.lock().outgoing[peer].send_now(Key { channel, tag }, data)
+    }
+
+    /// As [`Transport::receive`], if the message is there. `None`: nothing has been done.
+    pub fn receive_now(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Option<Arrival> {
+        let arrival = self.mailbox.lock().incoming.receive_now(peer, Key { channel, tag }, buffer)?;
+        Some(Arrival { peer: self.mailbox.node.group_rank(arrival.peer), ..arrival })
+    }
+
     /// As [`Transport::receive`] from any rank, unless the message is found elsewhere first.
     pub(super) fn receive_half(
         &self,

@@ -36,6 +36,19 @@ impl Outgoing {
         self.posted
     }
 
+    /// Sends a message if it can leave now, as a whole. False: nothing has been done.
+    pub fn send_now(&mut self, key: Key, data: &View) -> bool {
+        let is_free = self.waiting.is_empty() && self.last == u64::MAX;
+        if !is_free || self.ring.room() < Header::LEN + data.len() {
+            return false;
+        }
+        self.ring.write_bytes(&Header { key, len: data.len() }.to_bytes());
+        self.ring.write(data);
+        self.ring.align();
+        self.ring.show();
+        true
+    }
+
     /// `Some(true)` if message `id` has left its memory, `None` if it never will.
     pub fn has_left(&self, id: u64) -> Option<bool> {
         match self.waiting.iter().any(|sending| sending.id == id) {

@@ -44,6 +44,26 @@ fn a_short_message_leaves_before_it_is_received() {
 }
 
 #[test]
+fn what_can_end_at_once_is_one_whole_message() {
+    let ranks = ranks(2);
+    let (mut sent, mut received, mut long) = (memory(3, 100), memory(0, 100), memory(5, 3 << 20));
+    assert!(ranks[1].receive_now(P2P, None, 7, &received.view()).is_none());
+    assert!(ranks[0].send_now(P2P, 1, 7, &sent.view()));
+    for (peer, tag, len) in [(Some(0), 8, 100), (Some(1), 7, 100), (Some(0), 7, 99)] {
+        assert!(ranks[1].receive_now(P2P, peer, tag, &received.view().slice(0..len)).is_none());
+    }
+    let arrival = ranks[1].receive_now(P2P, None, 7, &received.view()).unwrap();
+    assert_eq!((arrival.peer, arrival.bytes), (0, 100));
+    assert_eq!(received.view().to_vec(), sent.view().to_vec());
+    // One that waits for room goes before it.
+    assert!(!ranks[0].send_now(P2P, 1, 7, &long.view()));
+    let mut first = ranks[0].send(P2P, 1, 7, &long.view()).unwrap();
+    assert!(first.test().unwrap().is_none());
+    assert!(!ranks[0].send_now(P2P, 1, 7, &sent.view()));
+    assert!(ranks[1].receive_now(P2P, Some(0), 7, &long.view()).is_none());
+}
+
+#[test]
 fn a_receive_takes_its_message_past_a_longer_one_of_another_tag() {
     let ranks = ranks(2);
     let (mut first, mut second) = (memory(3, 3 << 20), memory(5, 1000));
@@ -220,6 +240,55 @@ proptest! {
             }
         }
         prop_assert!(requests.iter().all(Option::is_none), "they do not end");
+        for (out, into) in out.iter_mut().zip(&mut into) {
+            prop_assert!(out.view().to_vec() == into.view().to_vec());
+        }
+    }
+
+    /// The same where what can be done at once is done at once.
+    #[test]
+    fn order_is_kept_if_some_end_at_once(
+        messages in prop::collection::vec((1..3_usize, 0..2_i32, 0..400_usize), 1..60),
+        order in any::<u64>(),
+    ) {
+        let ranks = ranks(3);
+        let mut out: Vec<_> = messages.iter().enumerate().map(|(i, &(.., len))| memory(i as u8 | 1, len)).collect();
+        let mut into: Vec<_> = messages.iter().map(|&(.., len)| memory(0, len)).collect();
+        let (mut sent, mut received, mut requests) = (0, 0, Vec::<Box<dyn Request>>::new());
+        let mut random = order | 1;
+        for _ in 0..100_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            match (random >> 33) % 5 {
+                choice @ 0..2 if sent < messages.len() => {
+                    let ((peer, tag, _), out) = (messages[sent], out[sent].view());
+                    if choice == 1 || !ranks[peer].send_now(P2P, 0, tag, &out) {
+                        requests.push(ranks[peer].send(P2P, 0, tag, &out).unwrap());
+                    }
+                    sent += 1;
+                }
+                choice @ 2..4 if received < messages.len() => {
+                    let ((peer, tag, len), into) = (messages[received], into[received].view());
+                    match ranks[0].receive_now(P2P, Some(peer), tag, &into) {
+                        Some(arrival) => prop_assert_eq!((arrival.peer, arrival.bytes), (peer, len as u64)),
+                        // Now and then it is looked for again, as a caller would that has some patience.
+                        None if choice == 2 => continue,
+                        None => requests.push(ranks[0].receive(P2P, Some(peer), tag, &into).unwrap()),
+                    }
+                    received += 1;
+                }
+                _ if !requests.is_empty() => {
+                    let index = (random >> 40) as usize % requests.len();
+                    if requests[index].test().unwrap().is_some() {
+                        requests.swap_remove(index);
+                    }
+                }
+                _ => {}
+            }
+            if sent + received == 2 * messages.len() && requests.is_empty() {
+                break;
+            }
+        }
+        prop_assert!(sent + received == 2 * messages.len() && requests.is_empty(), "they do not end");
         for (out, into) in out.iter_mut().zip(&mut into) {
             prop_assert!(out.view().to_vec() == into.view().to_vec());
         }
