@@ -7,6 +7,7 @@
 #include <ATen/record_function.h>
 
 #include "errors.hpp"
+#include "interrupt.hpp"
 
 namespace rmpi {
 namespace {
@@ -87,6 +88,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
     }
   } catch (...) {
     if (batch) batch->member_refused(*issuing.work());
+    return_or_stay();
     throw;
   }
   const auto& work = issuing.work();
@@ -96,7 +98,9 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
     work->finish_at_once(issued.source);
   } else if (!batch && !launch.async_op) {
     work->wait();
+    return work;
   }
+  return_or_stay();
   return work;
 }
 

@@ -1,8 +1,10 @@
 #include "interrupt.hpp"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -16,9 +18,16 @@ namespace {
 
 using Hook = std::function<void()>;
 
-// Written once, before the flag.
-std::thread::id returning_thread;
+using Clock = std::chrono::steady_clock;
+
+/// A thread that has left the last wait gets the interpreter's lock within this time, if it gets a core at all.
+constexpr std::chrono::milliseconds kArrival{100};
+
 std::atomic<bool> others_stay{false};
+/// The interpreter's main thread, which ends it; 0 where there is none.
+std::atomic<pthread_t> main_thread{0};
+/// When a thread other than that one last returned.
+std::atomic<Clock::rep> last_return{0};
 
 struct HookSlot {
   std::mutex mutex;
@@ -33,14 +42,29 @@ HookSlot& hook_slot() {
 
 }  // namespace
 
+void set_main_thread(unsigned long thread) { main_thread.store(thread, std::memory_order_relaxed); }
+
 void keep_other_threads_waiting() {
-  returning_thread = std::this_thread::get_id();
-  others_stay.store(true, std::memory_order_release);
+  main_thread.store(pthread_self(), std::memory_order_relaxed);
+  // Sequentially consistent, as in return_or_stay(): a thread that does not see it has been counted before.
+  others_stay.store(true);
+}
+
+void let_returned_threads_arrive() {
+  const auto last = Clock::time_point(Clock::duration(last_return.load()));
+  std::this_thread::sleep_until(last + kArrival);
+}
+
+void stay_if_ending() {
+  if (!others_stay.load() || pthread_self() == main_thread.load(std::memory_order_relaxed)) return;
+  while (true) pause();
 }
 
 void return_or_stay() {
-  if (!others_stay.load(std::memory_order_acquire) || std::this_thread::get_id() == returning_thread) return;
-  while (true) pause();
+  const auto main = main_thread.load(std::memory_order_relaxed);
+  if (main == 0 || main == pthread_self()) return;
+  last_return.store(Clock::now().time_since_epoch().count());
+  stay_if_ending();
 }
 
 void set_interrupt_hook(std::function<void()> hook) {

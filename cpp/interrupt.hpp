@@ -19,7 +19,14 @@ void check_interrupt();
 /// ends such threads in the middle of C++ code.
 void keep_other_threads_waiting();
 
-/// Returns on a thread that may go back to whoever called; on others it never does.
+/// Until threads that returned before that have most likely arrived in the interpreter: for a moment if one has just
+/// returned, else not at all.
+void let_returned_threads_arrive();
+
+/// Does nothing on a thread that may go back to whoever called; on others it never returns.
+void stay_if_ending();
+
+/// As stay_if_ending(), on the way back to whoever called.
 void return_or_stay();
 
 /// Calls `attempt(milliseconds)` with slices of at most kWaitSlice until it returns true or `limit` has passed, and the
@@ -29,7 +36,7 @@ bool wait_in_slices(std::optional<std::chrono::milliseconds> limit, Attempt&& at
   using Clock = std::chrono::steady_clock;
   if (!limit) {
     while (!attempt(static_cast<std::uint64_t>(kWaitSlice.count()))) {
-      return_or_stay();
+      stay_if_ending();
       check_interrupt();
     }
     return_or_stay();
@@ -40,10 +47,13 @@ bool wait_in_slices(std::optional<std::chrono::milliseconds> limit, Attempt&& at
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     const auto slice = std::clamp(left, std::chrono::milliseconds(0), kWaitSlice);
     const bool done = attempt(static_cast<std::uint64_t>(slice.count()));
-    return_or_stay();
-    if (done) return true;
+    if (done || Clock::now() >= deadline) {
+      return_or_stay();
+      if (!done) check_interrupt();
+      return done;
+    }
+    stay_if_ending();
     check_interrupt();
-    if (Clock::now() >= deadline) return false;
   }
 }
 

@@ -77,6 +77,7 @@ bool drain(std::chrono::milliseconds limit) {
 void before_interpreter_ends() {
   bridge::before_interpreter_ends();
   keep_other_threads_waiting();
+  let_returned_threads_arrive();
 }
 
 bool await_callbacks(std::optional<std::chrono::milliseconds> limit) {

@@ -103,6 +103,7 @@ PYBIND11_MODULE(_C, m) {
   // Backend, Store and the exceptions are registered by torch.
   py::module_::import("torch.distributed");
   const auto main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  rmpi::set_main_thread(main_thread);
   rmpi::set_interrupt_hook([main_thread] { check_python_signals(main_thread); });
   py::module_::import("atexit").attr("register")(py::cpp_function(before_python_ends));
 

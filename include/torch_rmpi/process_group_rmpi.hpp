@@ -163,8 +163,11 @@ RMPI_API void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int s
 RMPI_API bool drain(std::chrono::milliseconds limit);
 /// Waits until no callback of a future runs or is due; false when `limit` has passed.
 RMPI_API bool await_callbacks(std::optional<std::chrono::milliseconds> limit = std::nullopt);
-/// For a host with an interpreter, before that ends: from then on no callback is started and no tensor destroyed, as
-/// either may belong to the interpreter. Operations can still be waited for.
+/// For a host with an interpreter: the thread that ends it, as a pthread_t.
+RMPI_API void set_main_thread(unsigned long thread);
+/// For a host with an interpreter, before that ends, on its main thread and without the interpreter's lock: from then on
+/// no callback is started and no tensor destroyed, as either may belong to the interpreter, and no other thread returns
+/// from a wait. Takes a tenth of a second if one has just returned, which lets it come back to the interpreter in time.
 RMPI_API void before_interpreter_ends();
 
 /// What the MPI library says of itself (MPI_Get_library_version). Does not start MPI.

@@ -321,6 +321,7 @@ def work():
 # It ends after the callback was attached, which so does not run here.
 received = dist.irecv(torch.ones(2), 1 - rank, tag=9)
 received.get_future().then(lambda _: {what})
+dist.barrier()
 dist.send(torch.ones(2), 1 - rank, tag=9)
 time.sleep(0.5)
 raise RuntimeError("mine")
