@@ -24,6 +24,17 @@ def autoload() -> None:
         logger.warning("torch_rmpi could not register itself; the backend 'rmpi' is not available", exc_info=True)
 
 
+def devices() -> list[str]:
+    """The devices whose tensors reach the backend: "cuda" too where there is one, for an error that says what to do.
+
+    Not elsewhere: torch's flight recorder asks each of them before every barrier, and where CUDA has no device that ends
+    in an exception, which takes longer than the barrier.
+    """
+    import torch
+
+    return ["cpu", "cuda"] if torch.cuda.device_count() else ["cpu"]
+
+
 def register_names() -> None:
     """Registers `mpi://`; "rmpi" where torch does not look for entry points; "mpi" where torch was built without MPI.
 
@@ -53,7 +64,7 @@ def register_names() -> None:
             "mpi",
             _create_mpi_alias,
             extended_api=True,
-            devices=["cpu", "cuda"],
+            devices=devices(),
             _backend_type=dist.ProcessGroup.BackendType.MPI,
         )
 

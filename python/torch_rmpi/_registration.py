@@ -6,7 +6,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from torch_rmpi import _launcher_env
+from torch_rmpi import _autoload, _launcher_env
 from torch_rmpi._load import extension
 
 if TYPE_CHECKING:
@@ -22,9 +22,8 @@ def register() -> None:
     """Tells torch the name "rmpi". Loads no shared library and starts no MPI."""
     from torch.distributed import distributed_c10d
 
-    # "cuda" too, so that a CUDA tensor reaches the backend, whose error says what to do. Both devices have their
-    # defaults (gloo, nccl) already: registering changes no default.
-    distributed_c10d.Backend.register_backend("rmpi", create, extended_api=True, devices=["cpu", "cuda"])
+    # Each device has its default (gloo, nccl) already: registering changes no default.
+    distributed_c10d.Backend.register_backend("rmpi", create, extended_api=True, devices=_autoload.devices())
 
 
 def create(opts: Any, backend_options: object | None) -> ProcessGroupRMPI:
