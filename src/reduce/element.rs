@@ -1,9 +1,9 @@
 //! Elements as they lie in memory, and the accumulators that they widen to.
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::complex::Complex;
+use super::float16::{self, Float16Conversion};
 
 /// A type that memory of any content can be read as.
 ///
@@ -36,16 +36,16 @@ pub(super) trait Element<A: Copy>: Plain {
     fn widen(self) -> A;
     /// The accumulator as an element, rounded if need be.
     fn narrow(accumulator: A) -> Self;
-    /// Widens elements into as many accumulators.
+    /// Widens elements into as many accumulators. `conversion` is for float16.
     #[inline(always)]
-    fn widen_slice(elements: &[Unaligned<Self>], accumulators: &mut [A]) {
+    fn widen_slice<C: Float16Conversion>(_conversion: C, elements: &[Unaligned<Self>], accumulators: &mut [A]) {
         for (accumulator, element) in accumulators.iter_mut().zip(elements) {
             *accumulator = element.0.widen();
         }
     }
-    /// Narrows accumulators to as many elements.
+    /// Narrows accumulators to as many elements. `conversion` is for float16.
     #[inline(always)]
-    fn narrow_slice(accumulators: &[A], elements: &mut [Unaligned<Self>]) {
+    fn narrow_slice<C: Float16Conversion>(_conversion: C, accumulators: &[A], elements: &mut [Unaligned<Self>]) {
         for (element, accumulator) in elements.iter_mut().zip(accumulators) {
             element.0 = Self::narrow(*accumulator);
         }
@@ -103,45 +103,27 @@ impl Element<u8> for Boolean {
     }
 }
 
-/// How many float16 are aligned at a time.
-const ALIGNED: usize = 128;
-
-// `half` converts slices with the processor's instructions, if it has them. Its slices have to be aligned.
 impl Element<f32> for f16 {
     const SLICES: bool = true;
 
     #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        float16::widen(self)
     }
 
     #[inline(always)]
     fn narrow(accumulator: f32) -> f16 {
-        f16::from_f32(accumulator)
+        float16::narrow(accumulator)
     }
 
     #[inline(always)]
-    fn widen_slice(elements: &[Unaligned<f16>], accumulators: &mut [f32]) {
-        let mut aligned = [f16::ZERO; ALIGNED];
-        for (elements, accumulators) in elements.chunks(ALIGNED).zip(accumulators.chunks_mut(ALIGNED)) {
-            let aligned = &mut aligned[..elements.len()];
-            for (aligned, element) in aligned.iter_mut().zip(elements) {
-                *aligned = element.0;
-            }
-            aligned.convert_to_f32_slice(accumulators);
-        }
+    fn widen_slice<C: Float16Conversion>(conversion: C, elements: &[Unaligned<f16>], accumulators: &mut [f32]) {
+        conversion.widen(elements, accumulators);
     }
 
     #[inline(always)]
-    fn narrow_slice(accumulators: &[f32], elements: &mut [Unaligned<f16>]) {
-        let mut aligned = [f16::ZERO; ALIGNED];
-        for (elements, accumulators) in elements.chunks_mut(ALIGNED).zip(accumulators.chunks(ALIGNED)) {
-            let aligned = &mut aligned[..elements.len()];
-            aligned.convert_from_f32_slice(accumulators);
-            for (element, aligned) in elements.iter_mut().zip(aligned) {
-                element.0 = *aligned;
-            }
-        }
+    fn narrow_slice<C: Float16Conversion>(conversion: C, accumulators: &[f32], elements: &mut [Unaligned<f16>]) {
+        conversion.narrow(accumulators, elements);
     }
 }
 

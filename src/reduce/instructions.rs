@@ -7,8 +7,12 @@ use once_cell::sync::OnceCell;
 /// A set of instructions that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Instructions {
-    /// What every processor of this architecture has: SSE2, or NEON.
+    /// What every processor of this architecture has: SSE2 on x86-64.
+    #[cfg(not(target_arch = "aarch64"))]
     Baseline,
+    /// NEON. Every processor of this architecture has it, and so there is nothing below it to choose.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// AVX2 and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -18,9 +22,16 @@ pub enum Instructions {
 }
 
 impl Instructions {
-    /// All of this architecture, the most capable last.
+    /// What every processor of this architecture has.
+    #[cfg(not(target_arch = "aarch64"))]
+    const LEAST: Instructions = Instructions::Baseline;
+    /// What every processor of this architecture has.
+    #[cfg(target_arch = "aarch64")]
+    const LEAST: Instructions = Instructions::Neon;
+
+    /// All of this architecture, in the order of their declaration: the most capable last.
     pub const ALL: &[Instructions] = &[
-        Instructions::Baseline,
+        Instructions::LEAST,
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2,
         #[cfg(target_arch = "x86_64")]
@@ -30,7 +41,10 @@ impl Instructions {
     /// The name that `TORCH_RMPI_SIMD` takes.
     pub const fn name(self) -> &'static str {
         match self {
+            #[cfg(not(target_arch = "aarch64"))]
             Instructions::Baseline => "baseline",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => "neon",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -40,7 +54,7 @@ impl Instructions {
 
     fn is_available(self) -> bool {
         match self {
-            Instructions::Baseline => true,
+            Instructions::LEAST => true,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]
@@ -84,14 +98,21 @@ impl Available {
 }
 
 fn choose(wanted: Option<&str>) -> Available {
-    let available = || Instructions::ALL.iter().filter_map(|&instructions| Available::new(instructions));
-    let best = available().next_back().unwrap_or(Available(Instructions::Baseline));
+    let best = available().next_back().unwrap_or(Available(Instructions::LEAST));
     let Some(wanted) = wanted.filter(|name| !name.is_empty()) else { return best };
     available().find(|available| available.get().name() == wanted).unwrap_or_else(|| {
-        let names: Vec<_> = available().map(|available| available.get().name()).collect();
-        log::warn!("TORCH_RMPI_SIMD={wanted} is not available here; this processor has {}", names.join(", "));
+        log::warn!("{}", refusal(wanted));
         best
     })
+}
+
+fn available() -> impl DoubleEndedIterator<Item = Available> {
+    Instructions::ALL.iter().filter_map(|&instructions| Available::new(instructions))
+}
+
+fn refusal(wanted: &str) -> String {
+    let names: Vec<_> = available().map(|available| available.get().name()).collect();
+    format!("TORCH_RMPI_SIMD={wanted} is not available here; this processor has {}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -101,8 +122,27 @@ mod tests {
 
     #[test]
     fn the_variable_forces_what_there_is() {
-        assert_eq!(choose(Some("baseline")).get(), Instructions::Baseline);
+        for available in available() {
+            assert_eq!(choose(Some(available.get().name())), available);
+        }
         assert_eq!(choose(Some("no such thing")), choose(None));
         assert_eq!(choose(Some("")), choose(None));
+    }
+
+    #[test]
+    fn sets_of_another_architecture_are_refused() {
+        let others: &[&str] = if cfg!(target_arch = "x86_64") { &["neon"] } else { &["avx2", "avx512"] };
+        for other in others {
+            assert_eq!(choose(Some(other)), choose(None));
+            let refusal = refusal(other);
+            assert!(refusal.contains(other) && refusal.contains(Instructions::LEAST.name()), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn sets_are_numbered_as_they_are_listed() {
+        for (index, &instructions) in Instructions::ALL.iter().enumerate() {
+            assert_eq!(instructions as usize, index);
+        }
     }
 }

@@ -1,9 +1,6 @@
-//! The loops, compiled for each element type and op.
+//! The kernels: the loops, compiled for each element type, op and set of instructions.
 
-use std::mem::MaybeUninit;
-use std::{ptr, slice};
-
-use super::element::{Element, Plain, Unaligned};
+use super::element::Element;
 use super::instructions::{Available, Instructions};
 use super::operation::{Operation, Resumed, Unfinished};
 use crate::memory::View;
@@ -18,6 +15,9 @@ pub(super) type Kernel = fn(factor: f64, output: &View, inputs: &[View]);
 /// [`Kernel`], but that inputs and output have as many elements instead of bytes, and that they lie apart.
 pub(super) type Step = fn(factor: f64, ranks: usize, output: &View, inputs: &[View]);
 
+/// One for each set of instructions, in the order of [`Instructions::ALL`].
+type ForEachSet<T> = [T; Instructions::ALL.len()];
+
 /// A reduction in two steps, with accumulators between them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stages {
@@ -29,330 +29,135 @@ pub(super) struct Stages {
     pub complete: Step,
 }
 
-impl Stages {
-    fn new<E: Element<A>, A: Element<A> + Default, O: Operation<A>>() -> [Stages; 3] {
-        let stages = |accumulate, complete| Stages { size: size_of::<A>(), accumulate, complete };
-        let baseline = stages(step::<E, A, A, Unfinished<O>>, step::<A, E, A, Resumed<O>>);
-        #[cfg(target_arch = "x86_64")]
-        return [
-            baseline,
-            stages(x86::step_avx2::<E, A, A, Unfinished<O>>, x86::step_avx2::<A, E, A, Resumed<O>>),
-            stages(x86::step_avx512::<E, A, A, Unfinished<O>>, x86::step_avx512::<A, E, A, Resumed<O>>),
-        ];
-        #[cfg(not(target_arch = "x86_64"))]
-        [baseline; 3]
-    }
-}
-
 /// One kernel, compiled for each set of instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels {
+    kernels: ForEachSet<Kernel>,
     /// Where the kernel itself, applied twice, is something else.
-    stages: Option<[Stages; 3]>,
-    baseline: Kernel,
-    #[cfg(target_arch = "x86_64")]
-    avx2: Kernel,
-    #[cfg(target_arch = "x86_64")]
-    avx512: Kernel,
+    stages: Option<ForEachSet<Stages>>,
 }
 
 impl Kernels {
     /// The kernel for elements `E` accumulated as `A` with the op `O`.
     pub fn new<E: Element<A>, A: Copy + Default, O: Operation<A>>() -> Self {
         Kernels {
+            kernels: [
+                least::reduce::<E, A, O>,
+                #[cfg(target_arch = "x86_64")]
+                avx2::reduce::<E, A, O>,
+                #[cfg(target_arch = "x86_64")]
+                avx512::reduce::<E, A, O>,
+            ],
             stages: None,
-            baseline: reduce::<E, A, O>,
-            #[cfg(target_arch = "x86_64")]
-            avx2: x86::reduce_avx2::<E, A, O>,
-            #[cfg(target_arch = "x86_64")]
-            avx512: x86::reduce_avx512::<E, A, O>,
         }
     }
 
     /// The same for an op whose result is more than its accumulator, or takes up more than an element.
     pub fn staged<E: Element<A>, A: Element<A> + Default, O: Operation<A>>() -> Self {
-        Kernels { stages: Some(Stages::new::<E, A, O>()), ..Kernels::new::<E, A, O>() }
-    }
-
-    /// The two steps for `instructions`; `None`: both are the kernel, with elements as accumulators.
-    pub fn stages_with(&self, instructions: Available) -> Option<Stages> {
-        self.stages.map(|stages| match instructions.get() {
-            Instructions::Baseline => stages[0],
+        let stages = |accumulate, complete| Stages { size: size_of::<A>(), accumulate, complete };
+        let stages = [
+            stages(least::step::<E, A, A, Unfinished<O>>, least::step::<A, E, A, Resumed<O>>),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => stages[1],
+            stages(avx2::step::<E, A, A, Unfinished<O>>, avx2::step::<A, E, A, Resumed<O>>),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => stages[2],
-        })
+            stages(avx512::step::<E, A, A, Unfinished<O>>, avx512::step::<A, E, A, Resumed<O>>),
+        ];
+        Kernels { stages: Some(stages), ..Kernels::new::<E, A, O>() }
     }
 
     /// The kernel for `instructions`.
     pub fn with(&self, instructions: Available) -> Kernel {
-        match instructions.get() {
-            Instructions::Baseline => self.baseline,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => self.avx2,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => self.avx512,
-        }
+        self.kernels[instructions.get() as usize]
+    }
+
+    /// The two steps for `instructions`; `None`: both are the kernel, with elements as accumulators.
+    pub fn stages_with(&self, instructions: Available) -> Option<Stages> {
+        self.stages.map(|stages| stages[instructions.get() as usize])
     }
 }
 
-/// The same code, with more instructions for the compiler to choose from. What is called from it has to be inlined, or it
-/// is compiled without them.
+/// Compiled with the instructions that every processor of the architecture has.
+mod least {
+    use super::super::{float16, loops};
+    use super::{Element, Operation, View};
+
+    #[cfg(target_arch = "aarch64")]
+    const CONVERSION: float16::Neon = float16::Neon;
+    #[cfg(not(target_arch = "aarch64"))]
+    const CONVERSION: float16::Portable = float16::Portable;
+
+    pub fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
+        loops::reduce::<E, A, O>(CONVERSION, factor, output, inputs);
+    }
+
+    pub fn step<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+        factor: f64,
+        ranks: usize,
+        output: &View,
+        inputs: &[View],
+    ) {
+        loops::step::<I, E, A, O>(CONVERSION, factor, ranks, output, inputs);
+    }
+}
+
+/// The same code, with more instructions for the compiler to choose from.
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Element, Operation, View, reduce, step};
+macro_rules! compiled_with {
+    ($module:ident, $($feature:tt)*) => {
+        mod $module {
+            use super::super::float16::F16c;
+            use super::super::loops;
+            use super::{Element, Operation, View};
 
-    pub fn reduce_avx2<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
-        #[target_feature(enable = "avx2,f16c")]
-        fn inner<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
-            reduce::<E, A, O>(factor, output, inputs);
-        }
-        // SAFETY: `Kernels::with` gives this function only to who has shown that the processor has AVX2 and F16C.
-        unsafe { inner::<E, A, O>(factor, output, inputs) }
-    }
-
-    /// AVX2 once more if the compiler is too old for AVX-512.
-    pub fn reduce_avx512<E: Element<A>, A: Copy + Default, O: Operation<A>>(
-        factor: f64,
-        output: &View,
-        inputs: &[View],
-    ) {
-        #[rustversion::attr(since(1.89), target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c"))]
-        #[rustversion::attr(before(1.89), target_feature(enable = "avx2,f16c"))]
-        fn inner<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
-            reduce::<E, A, O>(factor, output, inputs);
-        }
-        // SAFETY: as above, with AVX-512 F, BW, DQ and VL.
-        unsafe { inner::<E, A, O>(factor, output, inputs) }
-    }
-
-    pub fn step_avx2<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
-        factor: f64,
-        ranks: usize,
-        output: &View,
-        inputs: &[View],
-    ) {
-        #[target_feature(enable = "avx2,f16c")]
-        fn inner<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
-            factor: f64,
-            ranks: usize,
-            output: &View,
-            inputs: &[View],
-        ) {
-            step::<I, E, A, O>(factor, ranks, output, inputs);
-        }
-        // SAFETY: as above: `Kernels::stages_with` gives this function only to who has AVX2 and F16C.
-        unsafe { inner::<I, E, A, O>(factor, ranks, output, inputs) }
-    }
-
-    pub fn step_avx512<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
-        factor: f64,
-        ranks: usize,
-        output: &View,
-        inputs: &[View],
-    ) {
-        #[rustversion::attr(since(1.89), target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c"))]
-        #[rustversion::attr(before(1.89), target_feature(enable = "avx2,f16c"))]
-        fn inner<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
-            factor: f64,
-            ranks: usize,
-            output: &View,
-            inputs: &[View],
-        ) {
-            step::<I, E, A, O>(factor, ranks, output, inputs);
-        }
-        // SAFETY: as above, with AVX-512 F, BW, DQ and VL.
-        unsafe { inner::<I, E, A, O>(factor, ranks, output, inputs) }
-    }
-}
-
-/// Elements accumulated at a time: with the widest accumulator a block takes a fraction of the first-level cache, and
-/// the loop over the inputs costs little per element.
-const BLOCK: usize = 512;
-
-#[inline(always)]
-fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(factor: f64, output: &View, inputs: &[View]) {
-    let operation = O::new(factor, inputs.len());
-    match inputs {
-        // What most schedules have: no accumulators in memory needed.
-        [left, right] if !E::SLICES => {
-            let (left_is_output, right_is_output) = (same(left, output), same(right, output));
-            // SAFETY: an input that is not the same memory as `output` does not overlap it, so each unique slice here
-            // is over memory that no other slice of its line is over.
-            unsafe {
-                match (left_is_output, right_is_output) {
-                    (false, false) => {
-                        combine::<E, A, O>(operation, elements(left), elements(right), elements_mut(output));
-                    }
-                    (true, false) => combine_into_left::<E, A, O>(operation, elements_mut(output), elements(right)),
-                    (false, true) => combine_into_right::<E, A, O>(operation, elements(left), elements_mut(output)),
-                    (true, true) => combine_with_itself::<E, A, O>(operation, elements_mut(output)),
+            pub fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(
+                factor: f64,
+                output: &View,
+                inputs: &[View],
+            ) {
+                $($feature)*
+                fn inner<E: Element<A>, A: Copy + Default, O: Operation<A>>(
+                    factor: f64,
+                    output: &View,
+                    inputs: &[View],
+                ) {
+                    // SAFETY: who may call this function has shown that the processor has F16C.
+                    loops::reduce::<E, A, O>(unsafe { F16c::new() }, factor, output, inputs);
                 }
+                // SAFETY: `Kernels` gives this function only to who has shown, by an `Available`, that the processor has
+                // the instructions.
+                unsafe { inner::<E, A, O>(factor, output, inputs) }
+            }
+
+            pub fn step<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+                factor: f64,
+                ranks: usize,
+                output: &View,
+                inputs: &[View],
+            ) {
+                $($feature)*
+                fn inner<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
+                    factor: f64,
+                    ranks: usize,
+                    output: &View,
+                    inputs: &[View],
+                ) {
+                    // SAFETY: who may call this function has shown that the processor has F16C.
+                    loops::step::<I, E, A, O>(unsafe { F16c::new() }, factor, ranks, output, inputs);
+                }
+                // SAFETY: as for `reduce`.
+                unsafe { inner::<I, E, A, O>(factor, ranks, output, inputs) }
             }
         }
-        _ => reduce_in_blocks::<E, E, A, O>(operation, output, inputs),
-    }
+    };
 }
 
-#[inline(always)]
-fn step<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
-    factor: f64,
-    ranks: usize,
-    output: &View,
-    inputs: &[View],
-) {
-    reduce_in_blocks::<I, E, A, O>(O::new(factor, ranks), output, inputs);
-}
+#[cfg(target_arch = "x86_64")]
+compiled_with!(avx2, #[target_feature(enable = "avx2,f16c")]);
 
-#[inline(always)]
-fn combine<E: Element<A>, A: Copy, O: Operation<A>>(
-    operation: O,
-    left: &[Unaligned<E>],
-    right: &[Unaligned<E>],
-    output: &mut [Unaligned<E>],
-) {
-    for ((output, left), right) in output.iter_mut().zip(left).zip(right) {
-        output.0 = combined(operation, left.0, right.0);
-    }
-}
-
-#[inline(always)]
-fn combine_into_left<E: Element<A>, A: Copy, O: Operation<A>>(
-    operation: O,
-    left: &mut [Unaligned<E>],
-    right: &[Unaligned<E>],
-) {
-    for (left, right) in left.iter_mut().zip(right) {
-        left.0 = combined(operation, left.0, right.0);
-    }
-}
-
-#[inline(always)]
-fn combine_into_right<E: Element<A>, A: Copy, O: Operation<A>>(
-    operation: O,
-    left: &[Unaligned<E>],
-    right: &mut [Unaligned<E>],
-) {
-    for (left, right) in left.iter().zip(right) {
-        right.0 = combined(operation, left.0, right.0);
-    }
-}
-
-#[inline(always)]
-fn combine_with_itself<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, elements: &mut [Unaligned<E>]) {
-    for element in elements {
-        element.0 = combined(operation, element.0, element.0);
-    }
-}
-
-#[inline(always)]
-fn combined<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, left: E, right: E) -> E {
-    E::narrow(operation.finish(operation.combine(operation.load(left.widen()), operation.load(right.widen()))))
-}
-
-/// Any number of inputs, of elements `I`, to as many elements `E`. The accumulators are local, so where the two are the same
-/// type `output` may be any of the inputs: a block of it is written after that block of every input has been read.
-#[inline(always)]
-fn reduce_in_blocks<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
-    operation: O,
-    output: &View,
-    inputs: &[View],
-) {
-    let [first, others @ ..] = inputs else { return };
-    let count = output.len() / size_of::<E>();
-    let mut storage = [const { MaybeUninit::uninit() }; BLOCK];
-    let accumulators: &mut [A] = initialized(&mut storage, count);
-    let mut storage = [const { MaybeUninit::uninit() }; BLOCK];
-    let widened: &mut [A] = initialized(&mut storage, if I::SLICES { count } else { 0 });
-
-    for start in (0..count).step_by(BLOCK) {
-        let end = count.min(start + BLOCK);
-        let accumulators = &mut accumulators[..end - start];
-        let block = |input: &View| -> &[Unaligned<I>] {
-            // SAFETY: while inputs are read there is no unique slice of them.
-            unsafe { elements(&input.slice(start * size_of::<I>()..end * size_of::<I>())) }
-        };
-        load(operation, block(first), accumulators);
-        for other in others {
-            accumulate(operation, block(other), accumulators, widened);
-        }
-        let result = output.slice(start * size_of::<E>()..end * size_of::<E>());
-        // SAFETY: the inputs' slices are no longer used.
-        finish::<E, A, O>(operation, accumulators, unsafe { elements_mut(&result) });
-    }
-}
-
-/// Starts the accumulation with the elements of the first input.
-#[inline(always)]
-fn load<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, elements: &[Unaligned<E>], accumulators: &mut [A]) {
-    E::widen_slice(elements, accumulators);
-    for accumulator in accumulators {
-        *accumulator = operation.load(*accumulator);
-    }
-}
-
-/// Combines the accumulators with the elements of one more input. `widened` is scratch for types that need it.
-#[inline(always)]
-fn accumulate<E: Element<A>, A: Copy, O: Operation<A>>(
-    operation: O,
-    elements: &[Unaligned<E>],
-    accumulators: &mut [A],
-    widened: &mut [A],
-) {
-    if E::SLICES {
-        let widened = &mut widened[..elements.len()];
-        E::widen_slice(elements, widened);
-        for (accumulator, widened) in accumulators.iter_mut().zip(widened) {
-            *accumulator = operation.combine(*accumulator, operation.load(*widened));
-        }
-    } else {
-        for (accumulator, element) in accumulators.iter_mut().zip(elements) {
-            *accumulator = operation.combine(*accumulator, operation.load(element.0.widen()));
-        }
-    }
-}
-
-/// Turns the accumulators into elements of the output.
-#[inline(always)]
-fn finish<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, accumulators: &mut [A], output: &mut [Unaligned<E>]) {
-    for accumulator in accumulators.iter_mut() {
-        *accumulator = operation.finish(*accumulator);
-    }
-    E::narrow_slice(accumulators, output);
-}
-
-/// The first `count` values of `storage`, or all if it has fewer. Leaving the rest as it is makes a reduction of a few
-/// elements cheap.
-fn initialized<A: Copy + Default>(storage: &mut [MaybeUninit<A>; BLOCK], count: usize) -> &mut [A] {
-    let used = &mut storage[..count.min(BLOCK)];
-    for value in used.iter_mut() {
-        value.write(A::default());
-    }
-    // SAFETY: the loop has written every one of them.
-    unsafe { &mut *(ptr::from_mut(used) as *mut [A]) }
-}
-
-/// Whether two views of the same length are the same memory.
-fn same(a: &View, b: &View) -> bool {
-    a.as_ptr() == b.as_ptr()
-}
-
-/// The elements of a view that is not empty.
-///
-/// # Safety
-/// While the slice is used, nothing may write to the view's memory.
-unsafe fn elements<'a, E: Plain>(view: &View) -> &'a [Unaligned<E>] {
-    // SAFETY: valid for reads by the promise to `View::new`; any address is aligned for `Unaligned`, and any content is
-    // valid for a `Plain` type.
-    unsafe { slice::from_raw_parts(view.as_ptr().cast(), view.len() / size_of::<E>()) }
-}
-
-/// The elements of a view that is not empty, for writing.
-///
-/// # Safety
-/// While the slice is used, nothing else may read or write the view's memory.
-unsafe fn elements_mut<'a, E: Plain>(view: &View) -> &'a mut [Unaligned<E>] {
-    // SAFETY: valid for writes by the promise to `View::new`; for the rest see `elements`.
-    unsafe { slice::from_raw_parts_mut(view.as_mut_ptr().cast(), view.len() / size_of::<E>()) }
-}
+// AVX2 once more if the compiler is too old for AVX-512.
+#[cfg(target_arch = "x86_64")]
+compiled_with!(
+    avx512,
+    #[rustversion::attr(since(1.89), target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c"))]
+    #[rustversion::attr(before(1.89), target_feature(enable = "avx2,f16c"))]
+);

@@ -28,15 +28,17 @@ mod complex;
 mod dispatch;
 mod dtype;
 mod element;
+mod float16;
 mod instructions;
 mod kernel;
+mod loops;
 mod number;
 mod op;
 mod operation;
 mod reduction;
 #[cfg(test)]
 #[cfg(not(loom))]
-mod tests;
+pub(crate) mod tests;
 
 pub use dtype::DataType;
 pub use instructions::{Available, Instructions};

@@ -1,7 +1,9 @@
 //! Every data type with every op, against the plain arithmetic of `reference`.
 
-mod random;
-mod reference;
+mod properties;
+pub(crate) mod random;
+pub(crate) mod reference;
+mod rounding;
 mod stages;
 
 use super::{Available, DataType, Instructions, LayoutError, ReduceOp, Reduction, Unsupported};
@@ -21,17 +23,25 @@ enum Output {
     Input(usize),
 }
 
-/// One buffer per input and one for the output, each starting `offset` bytes off the alignment.
+/// One buffer per input and one for the output, each starting some bytes off the alignment.
 struct Buffers {
     memory: Vec<Vec<u128>>,
-    offset: usize,
+    offsets: Vec<usize>,
     bytes: usize,
 }
 
 impl Buffers {
+    /// All at the same offset.
     fn new(contents: &[Vec<u8>], offset: usize, bytes: usize) -> Self {
-        let words = (bytes + offset).div_ceil(size_of::<u128>()) + 1;
-        let mut buffers = Buffers { memory: vec![vec![0xa5a5; words]; contents.len() + 1], offset, bytes };
+        Buffers::at(contents, &[offset], bytes)
+    }
+
+    /// At `offsets`, in turn.
+    fn at(contents: &[Vec<u8>], offsets: &[usize], bytes: usize) -> Self {
+        let words = (bytes + offsets.iter().max().unwrap()).div_ceil(size_of::<u128>()) + 1;
+        let memory = vec![vec![0xa5a5; words]; contents.len() + 1];
+        let offsets = offsets.iter().copied().cycle().take(memory.len()).collect();
+        let mut buffers = Buffers { memory, offsets, bytes };
         for (index, content) in contents.iter().enumerate() {
             let mut content = content.clone();
             // SAFETY: `content` outlives the copy, and nobody else uses it.
@@ -43,8 +53,8 @@ impl Buffers {
 
     fn view(&mut self, index: usize) -> View {
         let start = self.memory[index].as_mut_ptr().cast::<u8>();
-        // SAFETY: the vector has room for `offset + bytes`, and lives as long as the buffers.
-        unsafe { View::new(start.add(self.offset), self.bytes) }
+        // SAFETY: the vector has room for the largest offset and `bytes`, and lives as long as the buffers.
+        unsafe { View::new(start.add(self.offsets[index]), self.bytes) }
     }
 
     /// All bytes of a buffer, those around the view too.
@@ -55,17 +65,17 @@ impl Buffers {
 
 /// Reduces with all instructions that this processor has, checks every byte of the result and that nothing else was
 /// written.
-fn check(dtype: DataType, op: ReduceOp, contents: &[Vec<u8>], offset: usize, output: Output) {
+fn check(dtype: DataType, op: ReduceOp, contents: &[Vec<u8>], offsets: &[usize], output: Output) {
     for available in Instructions::ALL.iter().filter_map(|&instructions| Available::new(instructions)) {
         let reduction = Reduction::with(available, dtype, op, FACTOR).unwrap();
-        check_one(&reduction, contents, offset, output);
+        check_one(&reduction, contents, offsets, output);
     }
 }
 
-fn check_one(reduction: &Reduction, contents: &[Vec<u8>], offset: usize, output: Output) {
+fn check_one(reduction: &Reduction, contents: &[Vec<u8>], offsets: &[usize], output: Output) {
     let (dtype, op) = (reduction.dtype(), reduction.op());
     let bytes = contents[0].len();
-    let mut buffers = Buffers::new(contents, offset, bytes);
+    let mut buffers = Buffers::at(contents, offsets, bytes);
     let target = match output {
         Output::Apart => contents.len(),
         Output::Input(index) => index,
@@ -80,6 +90,7 @@ fn check_one(reduction: &Reduction, contents: &[Vec<u8>], offset: usize, output:
             assert_eq!(&after, before, "{dtype} {op}: buffer {index} was written");
             continue;
         }
+        let offset = buffers.offsets[index];
         assert_eq!(after[..offset], before[..offset], "{dtype} {op}: written before the output");
         assert_eq!(after[offset + bytes..], before[offset + bytes..], "{dtype} {op}: written behind the output");
         let size = dtype.size();
@@ -89,7 +100,7 @@ fn check_one(reduction: &Reduction, contents: &[Vec<u8>], offset: usize, output:
             let expected = reference::reduce(dtype, op, FACTOR, &elements);
             assert!(
                 reference::equal(dtype, op, actual, &expected),
-                "{dtype} {op}, {} inputs, offset {offset}, {output:?}, element {position} of {elements:x?}: \
+                "{dtype} {op}, {} inputs, offsets {offsets:?}, {output:?}, element {position} of {elements:x?}: \
                  {actual:x?} instead of {expected:x?}",
                 contents.len(),
             );
@@ -127,7 +138,7 @@ fn every_type_and_op_equals_the_reference() {
         for ranks in 1..=5 {
             for count in COUNTS {
                 let contents: Vec<_> = (0..ranks).map(|_| random.elements(dtype, count)).collect();
-                check(dtype, op, &contents, 0, Output::Apart);
+                check(dtype, op, &contents, &[0], Output::Apart);
             }
         }
     });
@@ -140,7 +151,7 @@ fn output_may_be_any_input() {
         for ranks in 1..=5 {
             for position in 0..ranks {
                 let contents: Vec<_> = (0..ranks).map(|_| random.elements(dtype, 700)).collect();
-                check(dtype, op, &contents, 0, Output::Input(position));
+                check(dtype, op, &contents, &[0], Output::Input(position));
             }
         }
     });
@@ -151,10 +162,10 @@ fn addresses_need_no_alignment() {
     let mut random = Random::new(3);
     for_each_supported(|dtype, op| {
         for ranks in [1, 2, 3] {
-            for offset in [1, 3, 7] {
+            for offsets in [&[1][..], &[3], &[7], &[0, 5, 2, 9]] {
                 let contents: Vec<_> = (0..ranks).map(|_| random.elements(dtype, 131)).collect();
-                check(dtype, op, &contents, offset, Output::Apart);
-                check(dtype, op, &contents, offset, Output::Input(ranks - 1));
+                check(dtype, op, &contents, offsets, Output::Apart);
+                check(dtype, op, &contents, offsets, Output::Input(ranks - 1));
             }
         }
     });
@@ -184,9 +195,9 @@ fn half_types_are_exhaustively_right() {
     let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_ne_bytes).collect();
     let mut random = Random::new(5);
     for dtype in [DataType::Float16, DataType::BFloat16] {
-        check(dtype, ReduceOp::Sum, std::slice::from_ref(&all), 0, Output::Apart);
+        check(dtype, ReduceOp::Sum, std::slice::from_ref(&all), &[0], Output::Apart);
         for op in [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::Product, ReduceOp::Min] {
-            check(dtype, op, &[all.clone(), random.elements(dtype, 1 << 16)], 0, Output::Input(1));
+            check(dtype, op, &[all.clone(), random.elements(dtype, 1 << 16)], &[0], Output::Input(1));
         }
     }
 }

@@ -3,10 +3,10 @@
 use crate::reduce::DataType;
 
 /// SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Random(seed)
     }
 
@@ -23,7 +23,7 @@ impl Random {
     }
 
     /// Bytes of `count` elements.
-    pub(super) fn elements(&mut self, dtype: DataType, count: usize) -> Vec<u8> {
+    pub(crate) fn elements(&mut self, dtype: DataType, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count * dtype.size());
         for _ in 0..count {
             self.element(dtype, &mut bytes);

@@ -3,7 +3,7 @@
 use crate::reduce::{DataType, ReduceOp};
 
 /// The reduction of one element of each input.
-pub(super) fn reduce(dtype: DataType, op: ReduceOp, factor: f64, elements: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn reduce(dtype: DataType, op: ReduceOp, factor: f64, elements: &[&[u8]]) -> Vec<u8> {
     match dtype {
         DataType::Float16 | DataType::BFloat16 => {
             let half = Half::of(dtype);
@@ -49,7 +49,7 @@ pub(super) fn reduce(dtype: DataType, op: ReduceOp, factor: f64, elements: &[&[u
 }
 
 /// Whether a result is right: the bits of NaN are free, and so is the sign of a zero that MIN or MAX gives.
-pub(super) fn equal(dtype: DataType, op: ReduceOp, actual: &[u8], expected: &[u8]) -> bool {
+pub(crate) fn equal(dtype: DataType, op: ReduceOp, actual: &[u8], expected: &[u8]) -> bool {
     let value = |bytes: &[u8]| match dtype {
         DataType::Float16 | DataType::BFloat16 => Half::of(dtype).value(u16::from_ne_bytes(array(bytes))),
         DataType::Float32 | DataType::Complex64 => f32::from_ne_bytes(array(bytes)).into(),
@@ -139,13 +139,13 @@ fn integer(dtype: DataType, op: ReduceOp, values: Vec<i128>) -> i128 {
 }
 
 /// A 16-bit float, by the definition of its fields.
-struct Half {
+pub(super) struct Half {
     fraction_bits: u32,
     bias: i32,
 }
 
 impl Half {
-    fn of(dtype: DataType) -> Half {
+    pub(super) fn of(dtype: DataType) -> Half {
         match dtype {
             DataType::Float16 => Half { fraction_bits: 10, bias: 15 },
             _ => Half { fraction_bits: 7, bias: 127 },
@@ -153,11 +153,11 @@ impl Half {
     }
 
     /// Bits of infinity.
-    fn infinity(&self) -> u16 {
+    pub(super) fn infinity(&self) -> u16 {
         0x7fff >> self.fraction_bits << self.fraction_bits
     }
 
-    fn value(&self, bits: u16) -> f64 {
+    pub(super) fn value(&self, bits: u16) -> f64 {
         let magnitude = bits & 0x7fff;
         let sign = if bits == magnitude { 1.0 } else { -1.0 };
         let fraction = f64::from(magnitude & ((1 << self.fraction_bits) - 1)) / f64::from(1u32 << self.fraction_bits);
@@ -174,7 +174,7 @@ impl Half {
     }
 
     /// Bits of the nearest value, found by bisection of all of them; of two equally near ones the even one.
-    fn nearest(&self, value: f64) -> u16 {
+    pub(super) fn nearest(&self, value: f64) -> u16 {
         let sign = if value.is_sign_negative() { 0x8000 } else { 0 };
         if value.is_nan() {
             return self.infinity() | 1;

@@ -1,0 +1,64 @@
+//! Half types at every place where rounding changes its mind.
+
+use super::reference::Half;
+use super::*;
+
+/// Half way between each two neighbours, and the float32 next to that on both sides; and the values that are special.
+fn decisive(dtype: DataType) -> Vec<f32> {
+    let half = Half::of(dtype);
+    let mut values: Vec<f32> = vec![0.0, f32::from_bits(1), f32::from_bits(0x007f_ffff), f32::MAX, f32::INFINITY];
+    // The first of these has nothing but zeros in the bits that a half type keeps of a fraction.
+    values.extend([0x7f80_0001, 0x7fc0_0000, 0x7fff_ffff].map(f32::from_bits));
+    for bits in 0..half.infinity() {
+        // What follows the largest finite value, if exponents went on.
+        let (value, below) = (half.value(bits), half.value(bits.saturating_sub(1)));
+        let next = if bits + 1 == half.infinity() { value + (value - below) } else { half.value(bits + 1) };
+        let middle = value.midpoint(next) as f32;
+        values.extend([value as f32, middle.next_down(), middle, middle.next_up()]);
+    }
+    values.extend(values.clone().into_iter().map(|value| -value));
+    values
+}
+
+#[test]
+fn sums_are_rounded_to_the_nearest_and_ties_to_even() {
+    for dtype in [DataType::Float16, DataType::BFloat16] {
+        let (half, values) = (Half::of(dtype), decisive(dtype));
+        let contents: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+        let mut sums = Buffers::new(std::slice::from_ref(&contents), 0, contents.len());
+        let mut results = Buffers::new(&[vec![0; values.len() * 2]], 1, values.len() * 2);
+        let (sum, result) = (sums.view(0), results.view(0));
+        for available in Instructions::ALL.iter().filter_map(|&instructions| Available::new(instructions)) {
+            let reduction = Reduction::with(available, dtype, ReduceOp::Sum, 1.0).unwrap();
+            reduction.complete(&result, &[sum], 1).unwrap();
+            for (value, actual) in values.iter().zip(result.to_vec().chunks(2)) {
+                let expected = half.nearest(f64::from(*value)).to_ne_bytes();
+                assert!(
+                    reference::equal(dtype, ReduceOp::Sum, actual, &expected),
+                    "{dtype} {available:?}: {value:e} ({:x}) became {actual:x?} instead of {expected:x?}",
+                    value.to_bits()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nan_in_any_place_makes_the_minimum_and_the_maximum_nan() {
+    for dtype in [DataType::Float16, DataType::BFloat16, DataType::Float32, DataType::Float64] {
+        let (nan, other) = match dtype {
+            DataType::Float16 => (half::f16::NAN.to_ne_bytes().to_vec(), half::f16::INFINITY.to_ne_bytes().to_vec()),
+            DataType::BFloat16 => (half::bf16::NAN.to_ne_bytes().to_vec(), half::bf16::INFINITY.to_ne_bytes().to_vec()),
+            DataType::Float32 => (f32::NAN.to_ne_bytes().to_vec(), f32::INFINITY.to_ne_bytes().to_vec()),
+            _ => (f64::NAN.to_ne_bytes().to_vec(), f64::INFINITY.to_ne_bytes().to_vec()),
+        };
+        for (op, ranks) in [ReduceOp::Min, ReduceOp::Max].iter().flat_map(|&op| (1..=4).map(move |ranks| (op, ranks))) {
+            for place in 0..ranks {
+                let contents: Vec<_> =
+                    (0..ranks).map(|rank| if rank == place { &nan } else { &other }.repeat(37)).collect();
+                check(dtype, op, &contents, &[0], Output::Apart);
+                check(dtype, op, &contents, &[0], Output::Input(place));
+            }
+        }
+    }
+}
