@@ -154,6 +154,9 @@ impl Meeting {
         }
         // All ranks of the node see the same cards, and so divide alike.
         let domains = Domains::of(&on_node.iter().map(|&other| cards[other].locality).collect::<Vec<_>>());
+        if let Some(domains) = &domains {
+            log::debug!("rank {rank} is on a node with {domains}");
+        }
         let node = Node::new(Arc::new(segment), layout, own, members, own_doorbell()?);
         Ok(Arc::new(node.divided(domains)).register())
     }

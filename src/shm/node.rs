@@ -411,6 +411,11 @@ impl Node {
 
 #[cfg(test)]
 impl Node {
+    /// The same with ranks of the same name in one domain.
+    pub(crate) fn divided_by(self, names: &[u64]) -> Self {
+        self.divided(Domains::by(names))
+    }
+
     /// From now on the memory of `rank` cannot be read.
     pub(crate) fn make_unreadable(&mut self, rank: usize) {
         self.unreadable = Some(rank);
