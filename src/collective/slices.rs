@@ -14,6 +14,15 @@ pub(super) fn part(len: usize, element: usize, parts: usize, index: usize) -> Ra
     start * element..end * element
 }
 
+/// The part of [`part`] that holds the byte at `position`, which must be before `len`: which one, and its bytes.
+pub(super) fn part_at(len: usize, element: usize, parts: usize, position: usize) -> (usize, Range<usize>) {
+    let (elements, position) = (len / element, position / element);
+    let (each, more) = (elements / parts, elements % parts);
+    let in_longer = more * (each + 1);
+    let index = if position < in_longer { position / (each + 1) } else { more + (position - in_longer) / each };
+    (index, part(len, element, parts, index))
+}
+
 /// All parts of `view`, one per rank.
 pub(super) fn parts(view: &View, element: usize, parts: usize) -> Vec<View> {
     (0..parts).map(|index| view.slice(part(view.len(), element, parts, index))).collect()
@@ -37,6 +46,7 @@ mod tests {
                 let range = part(len, 4, parts, index);
                 assert_eq!(range.start, next);
                 assert_eq!(range.len() % 4, 0);
+                assert!(range.clone().all(|byte| part_at(len, 4, parts, byte) == (index, range.clone())));
                 next = range.end;
             }
             assert_eq!(next, len);

@@ -20,10 +20,12 @@ use rustix::net::{
     recvmsg, sendmsg, sockopt,
 };
 
+use super::domains::Domains;
 use super::doorbell::Doorbell;
 use super::failed;
 use super::identity::{self, Process};
 use super::layout::Layout;
+use super::locality::Locality;
 use super::node::{Member, Node};
 use super::segment::Segment;
 use crate::error::{Error, Result};
@@ -45,18 +47,19 @@ pub struct Card {
     node: u64,
     process: Process,
     token: Token,
+    locality: Locality,
 }
 
 impl Card {
     /// Bytes of a card.
-    pub const LEN: usize = 56;
+    pub const LEN: usize = 56 + Locality::LEN;
 
     /// The card of a process that cannot share memory.
     pub fn nowhere() -> Card {
         let process = Process::current();
         // Nobody else has this name, unless by a chance that the meeting would survive.
         let node = identity::node() ^ (u64::from(process.pid) << 32 | process.started);
-        Card { host: identity::host(), node, process, token: Token::default() }
+        Card { host: identity::host(), node, process, token: Token::default(), locality: Locality::default() }
     }
 
     /// The card as bytes.
@@ -66,7 +69,8 @@ impl Card {
         for (word, bytes) in words.iter().zip(bytes.chunks_exact_mut(8)) {
             bytes.copy_from_slice(&word.to_ne_bytes());
         }
-        bytes[40..].copy_from_slice(&self.token);
+        bytes[40..56].copy_from_slice(&self.token);
+        bytes[56..].copy_from_slice(&self.locality.to_bytes());
         bytes
     }
 
@@ -78,9 +82,12 @@ impl Card {
             u64::from_ne_bytes(word)
         };
         let mut token = [0; 16];
-        token.copy_from_slice(&bytes[40..]);
+        token.copy_from_slice(&bytes[40..56]);
+        let mut locality = [0; Locality::LEN];
+        locality.copy_from_slice(&bytes[56..]);
+        let locality = Locality::from_bytes(&locality);
         let process = Process { pid: word(2) as u32, started: word(3), namespace: word(4) };
-        Card { host: word(0), node: word(1), process, token }
+        Card { host: word(0), node: word(1), process, token, locality }
     }
 
     /// Whether the two processes share the cores of one machine.
@@ -109,7 +116,8 @@ impl Meeting {
         let mut token = Token::default();
         rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()).map_err(failed("getrandom"))?;
         let listener = UnixListener::bind_addr(&address(&token)?).map_err(io_failed("a socket for descriptors"))?;
-        let card = Card { host: identity::host(), node: identity::node(), process: Process::current(), token };
+        let (process, locality) = (Process::current(), Locality::current());
+        let card = Card { host: identity::host(), node: identity::node(), process, token, locality };
         Ok(Meeting { card, listener })
     }
 
@@ -144,7 +152,13 @@ impl Meeting {
             let doorbell = if index == own { None } else { Some(peer_doorbell(process, descriptor.as_fd())?) };
             members.push(Member { group_rank, process, doorbell });
         }
-        Ok(Arc::new(Node::new(Arc::new(segment), layout, own, members, own_doorbell()?)).register())
+        // All ranks of the node see the same cards, and so divide alike.
+        let domains = Domains::of(&on_node.iter().map(|&other| cards[other].locality).collect::<Vec<_>>());
+        if let Some(domains) = &domains {
+            log::debug!("rank {rank} is on a node with {domains}");
+        }
+        let node = Node::new(Arc::new(segment), layout, own, members, own_doorbell()?);
+        Ok(Arc::new(node.divided(domains)).register())
     }
 
     /// Collects everybody's doorbell, and gives everybody all of them, after the segment. Returns the doorbells.

@@ -5,12 +5,15 @@
 //! - [`RingWriter`], [`RingReader`]: a stream of bytes from one rank to another
 //! - [`Sample`]: whether ranks can copy straight from each other's memory
 //! - [`identity`]: who can share memory, and who still lives; `meeting`: how descriptors travel
+//! - [`locality`]: what the cores of a process share; [`Domains`]: the ranks of a node by that
 
 mod atomic;
 mod board;
+mod domains;
 mod doorbell;
 pub mod identity;
 mod layout;
+pub mod locality;
 mod meeting;
 #[cfg(loom)]
 mod model;
@@ -25,6 +28,7 @@ pub(crate) mod simulated;
 mod single_copy;
 
 pub use board::Farewell;
+pub use domains::Domains;
 pub use doorbell::{Doorbell, Sleeper};
 pub use meeting::{Card, Meeting, own_doorbell};
 pub use node::{Announcement, Node, Round, leave_all};

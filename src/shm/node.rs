@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::atomic::{Ordering, fence};
 use super::board::{Board, Farewell};
+use super::domains::Domains;
 use super::doorbell::Doorbell;
 use super::identity::Process;
 use super::layout::{COUNT, DETAIL, FLAG, Layout, WHAT};
@@ -67,6 +68,8 @@ pub struct Node {
     layout: Layout,
     rank: usize,
     members: Vec<Member>,
+    /// Which of its ranks are near each other, if that matters.
+    domains: Option<Domains>,
     /// Rounds that this rank has begun.
     begun: LocalU64,
     /// When this rank last looked which peers have died.
@@ -119,12 +122,23 @@ impl Node {
             looked: Mutex::new(Instant::now()),
             dead: members.iter().map(|_| AtomicBool::new(false)).collect(),
             members,
+            domains: None,
             own_doorbell,
             copies_once: AtomicBool::new(false),
             #[cfg(test)]
             unreadable: None,
             farewell: Mutex::default(),
         }
+    }
+
+    /// The same with its ranks in these domains.
+    pub(super) fn divided(self, domains: Option<Domains>) -> Self {
+        Node { domains, ..self }
+    }
+
+    /// The domains of its ranks, if long reductions shall work in two levels.
+    pub fn domains(&self) -> Option<&Domains> {
+        self.domains.as_ref()
     }
 
     /// This process's rank on the node.
@@ -397,6 +411,11 @@ impl Node {
 
 #[cfg(test)]
 impl Node {
+    /// The same with ranks of the same name in one domain.
+    pub(crate) fn divided_by(self, names: &[u64]) -> Self {
+        self.divided(Domains::by(names))
+    }
+
     /// From now on the memory of `rank` cannot be read.
     pub(crate) fn make_unreadable(&mut self, rank: usize) {
         self.unreadable = Some(rank);

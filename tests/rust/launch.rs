@@ -16,14 +16,33 @@ const NODES_MARK: &str = "RMPI_RUST_TEST_NODES";
 /// One run of all tests takes seconds; more means that a rank hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// What is run: a letter for each rank, the same for ranks of one node.
-const LAYOUTS: [&str; 11] = ["a", "aa", "aaa", "aaaa", "ab", "abc", "abcd", "aab", "aabb", "aaab", "abcc"];
+/// The same for the domains.
+const DOMAINS_MARK: &str = "RMPI_RUST_TEST_DOMAINS";
+
+/// What is run: a letter for each rank, the same for ranks of one node; and as many for domains, if they are to be named.
+const LAYOUTS: [(&str, &str); 14] = [
+    ("a", ""),
+    ("aa", ""),
+    ("aaa", ""),
+    ("aaaa", ""),
+    ("ab", ""),
+    ("abc", ""),
+    ("abcd", ""),
+    ("aab", ""),
+    ("aabb", ""),
+    ("aaab", ""),
+    ("abcc", ""),
+    ("aaa", "xyx"),
+    ("aaaa", "xxyy"),
+    ("aaaa", "xyzy"),
+];
 
 pub fn all() -> ExitCode {
     let mut failed = 0;
-    for layout in LAYOUTS {
-        print!("multirank with {} ranks on nodes {layout} ... ", layout.len());
-        match run(layout) {
+    for (nodes, domains) in LAYOUTS {
+        let of_domains = if domains.is_empty() { String::new() } else { format!(", domains {domains}") };
+        print!("multirank with {} ranks on nodes {nodes}{of_domains} ... ", nodes.len());
+        match run(nodes, domains) {
             Ok(status) if status.success() => println!("ok"),
             Ok(status) => {
                 failed += 1;
@@ -57,23 +76,33 @@ pub fn ranks_share_nodes() -> bool {
 
 /// The node that this rank shall think it is on, if it matters.
 pub fn node_of_this_rank() -> Option<String> {
-    let nodes = env::var(NODES_MARK).ok()?;
-    let variables = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"];
-    let rank = variables.iter().find_map(|name| env::var(name).ok()).unwrap();
-    nodes.chars().nth(rank.parse().ok()?).map(String::from)
+    letter_of_this_rank(NODES_MARK)
 }
 
-fn run(layout: &str) -> io::Result<ExitStatus> {
+/// The domain that it shall think it is in, if it matters.
+pub fn domain_of_this_rank() -> Option<String> {
+    letter_of_this_rank(DOMAINS_MARK)
+}
+
+fn letter_of_this_rank(mark: &str) -> Option<String> {
+    let letters = env::var(mark).ok()?;
+    let variables = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"];
+    let rank = variables.iter().find_map(|name| env::var(name).ok()).unwrap();
+    letters.chars().nth(rank.parse().ok()?).map(String::from)
+}
+
+fn run(nodes: &str, domains: &str) -> io::Result<ExitStatus> {
     let mut command = Command::new(mpirun());
     if rmpi::mpi::library_version().starts_with("Open MPI") {
         command.arg("--oversubscribe").args(["--bind-to", "none"]);
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
     command
-        .args(["-n", &layout.len().to_string()])
+        .args(["-n", &nodes.len().to_string()])
         .arg(env::current_exe()?)
-        .env(RANK_MARK, layout.len().to_string())
-        .env(NODES_MARK, layout)
+        .env(RANK_MARK, nodes.len().to_string())
+        .env(NODES_MARK, nodes)
+        .env(DOMAINS_MARK, domains)
         .stdin(Stdio::null());
     let mut child = command.process_group(0).spawn()?;
     wait(&mut child)

@@ -1,5 +1,6 @@
 //! Multi-rank tests of the core, with no torch. Without a launcher this program starts itself under mpirun with 1 to 4
-//! ranks, on one node and as if on several, each run under a time limit; under one it is a rank and runs every test.
+//! ranks, on one node and as if on several, and as if in several domains of a node, each run under a time limit; under
+//! one it is a rank and runs every test.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,9 +14,13 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::env::var_os(launch::RANK_MARK).is_some() {
-        if let Some(node) = launch::node_of_this_rank() {
-            // SAFETY: no other thread has been started.
-            unsafe { std::env::set_var(rmpi::shm::identity::NODE_VARIABLE, node) };
+        let node = (rmpi::shm::identity::NODE_VARIABLE, launch::node_of_this_rank());
+        let domain = (rmpi::shm::locality::DOMAIN_VARIABLE, launch::domain_of_this_rank());
+        for (variable, value) in [node, domain] {
+            if let Some(value) = value {
+                // SAFETY: no other thread has been started.
+                unsafe { std::env::set_var(variable, value) };
+            }
         }
         return cases::run();
     }

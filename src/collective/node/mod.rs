@@ -11,6 +11,7 @@ mod blocks;
 mod broadcast;
 mod direct;
 mod gather;
+mod levels;
 mod reduce;
 mod reduce_scatter;
 mod scatter;
@@ -27,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::memory::View;
 use crate::reduce::DataType;
 use crate::shm::{Announcement, Node, Round};
+use levels::Levels;
 use slots::Slots;
 
 /// After so many bytes a schedule lets others go on.
@@ -163,6 +165,9 @@ fn only(views: &[View]) -> View {
 
 /// How many rounds it takes. Called when everybody has arrived at the first one, whose slots still stand.
 fn rounds(slots: Slots<'_>, invocation: &Invocation<'_>) -> u64 {
+    if let Some(levels) = Levels::of(slots, invocation) {
+        return levels.rounds();
+    }
     let Invocation { call, inputs, outputs, .. } = invocation;
     match call {
         Call::Broadcast { .. } => broadcast::rounds(slots, &only(outputs)),
@@ -178,6 +183,9 @@ fn rounds(slots: Slots<'_>, invocation: &Invocation<'_>) -> u64 {
 
 /// Writes this rank's part of round `index`.
 fn publish(slots: Slots<'_>, invocation: &Invocation<'_>, index: u64) {
+    if let Some(levels) = Levels::of(slots, invocation) {
+        return levels.publish(index);
+    }
     let Invocation { call, inputs, outputs, .. } = invocation;
     match call {
         Call::Broadcast { root } => broadcast::publish(slots, index, &only(outputs), *root),
@@ -195,6 +203,9 @@ fn publish(slots: Slots<'_>, invocation: &Invocation<'_>, index: u64) {
 /// Reads everybody's part of round `index`.
 fn consume(slots: Slots<'_>, invocation: &Invocation<'_>, index: u64) -> Result<()> {
     let Invocation { call, inputs, outputs, .. } = invocation;
+    if let Some(levels) = Levels::of(slots, invocation) {
+        return levels.consume(index, &only(outputs));
+    }
     match call {
         Call::Broadcast { root } => broadcast::consume(slots, index, &only(outputs), *root),
         Call::AllReduce(reduction) => {

@@ -16,17 +16,23 @@ use crate::memory::Scratch;
 use crate::reduce::{ReduceOp, Reduction};
 
 /// Memory of one rank for one operation: lists of 32-bit integers.
-struct Buffers {
+pub(super) struct Buffers {
     scratch: Vec<Scratch>,
-    views: Vec<View>,
+    pub views: Vec<View>,
 }
 
 impl Buffers {
     fn new(lists: &[Vec<i32>]) -> Self {
-        let mut scratch: Vec<_> = lists.iter().map(|list| Scratch::new(list.len() * 4)).collect();
+        let bytes = |list: &Vec<i32>| list.iter().flat_map(|value| value.to_ne_bytes()).collect();
+        Buffers::of_bytes(&lists.iter().map(bytes).collect::<Vec<_>>())
+    }
+
+    /// Memory of any elements.
+    pub fn of_bytes(blocks: &[Vec<u8>]) -> Self {
+        let mut scratch: Vec<_> = blocks.iter().map(|block| Scratch::new(block.len())).collect();
         let views: Vec<_> = scratch.iter_mut().map(Scratch::view).collect();
-        for (view, list) in views.iter().zip(lists) {
-            view.write(&list.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<_>>());
+        for (view, block) in views.iter().zip(blocks) {
+            view.write(block);
         }
         Buffers { scratch, views }
     }
@@ -45,11 +51,11 @@ impl Buffers {
 }
 
 /// What one rank does.
-struct Part {
-    call: Call,
-    dtype: DataType,
-    inputs: Buffers,
-    outputs: Buffers,
+pub(super) struct Part {
+    pub call: Call,
+    pub dtype: DataType,
+    pub inputs: Buffers,
+    pub outputs: Buffers,
 }
 
 fn part(call: Call, inputs: &[Vec<i32>], outputs: Buffers) -> Part {
@@ -59,7 +65,7 @@ fn part(call: Call, inputs: &[Vec<i32>], outputs: Buffers) -> Part {
 type Steps = Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// Runs `parts`, one per rank, to their ends; several times, so that slots are used again.
-fn run(nodes: &[Arc<Node>], parts: &[Part], seed: u64) -> Vec<Result<()>> {
+pub(super) fn run(nodes: &[Arc<Node>], parts: &[Part], seed: u64) -> Vec<Result<()>> {
     let mut random = seed | 1;
     let mut next = || {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
