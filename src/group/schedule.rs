@@ -102,11 +102,11 @@ fn messages(
         Call::AllToAll => done(collective::all_to_all(context, all(inputs), all(outputs))),
         Call::Barrier => done(collective::barrier(context)),
         Call::MonitoredBarrier { wait_all_ranks } => {
-            let strays = group.strays.clone();
+            let (strays, node) = (group.strays.clone(), group.node().cloned());
             // Relaxed: read when the lane has no operation left, which orders it.
             strays.fetch_add(1, Ordering::Relaxed);
             done(async move {
-                collective::monitored_barrier(context, timeout, wait_all_ranks).await?;
+                collective::monitored_barrier(context, node, timeout, wait_all_ranks).await?;
                 strays.fetch_sub(1, Ordering::Relaxed);
                 Ok(())
             })
