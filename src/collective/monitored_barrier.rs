@@ -23,6 +23,8 @@ const FAILED: u8 = 2;
 
 /// How long a message may still be under way from a rank that is gone: memory shows its end before MPI shows its message.
 const UNDER_WAY: Duration = Duration::from_millis(500);
+/// How long memory may take to show that a rank is gone to which MPI has lost the way. MPI says less about it.
+const NOTICE: Duration = Duration::from_secs(1);
 
 /// Returns when every rank has called it. After `timeout` rank 0 fails, naming the first rank that did not arrive, or
 /// all of them with `wait_all_ranks`; the ranks that did arrive fail then, too. Ranks of `node`, of which this one is a
@@ -40,13 +42,6 @@ pub async fn monitored_barrier(
     } else {
         report(&context, node.as_deref(), start, timeout).await
     }
-}
-
-/// A report that rank 0 waits for.
-struct Expected {
-    rank: usize,
-    report: Posted,
-    suspicion: Suspicion,
 }
 
 /// Who has come, and who has not; in the order of ranks.
@@ -68,8 +63,7 @@ async fn supervise(
     let nothing = View::empty();
     let mut expected = Vec::new();
     for rank in 1..context.size() {
-        let report = context.receive(rank, &nothing)?;
-        expected.push(Expected { rank, report, suspicion: Suspicion::default() });
+        expected.push(Awaited::new(rank, context.receive(rank, &nothing)?));
     }
     let was_late = start.elapsed() >= timeout;
     let mut roll = Roll::default();
@@ -113,26 +107,20 @@ impl Roll {
     /// Looks for one report. False if there is nothing more to wait for.
     fn keeps_waiting_for(
         &mut self,
-        one: &mut Expected,
+        one: &mut Awaited,
         node: Option<&Node>,
         is_over: bool,
         task: &mut TaskContext<'_>,
     ) -> bool {
-        // Before the look: what the rank has sent before it went may be there.
-        let gone = one.suspicion.confirmed(check(node, one.rank));
-        let cause = match Pin::new(&mut one.report).poll(task) {
-            Poll::Ready(Ok(_)) => {
-                self.arrived.push(one.rank);
-                return false;
+        match one.poll(node, Ok(()), task) {
+            Poll::Ready(Ok(())) => self.arrived.push(one.rank),
+            Poll::Pending if !is_over => return true,
+            Poll::Pending => self.missing.push(one.rank),
+            Poll::Ready(Err(cause)) => {
+                self.missing.push(one.rank);
+                self.causes.push(cause.to_string());
             }
-            Poll::Ready(Err(error)) => Some(error),
-            Poll::Pending => gone,
-        };
-        if cause.is_none() && !is_over {
-            return true;
         }
-        self.missing.push(one.rank);
-        self.causes.extend(cause.map(|cause| cause.to_string()));
         false
     }
 
@@ -165,20 +153,17 @@ async fn report(context: &Context, node: Option<&Node>, start: Instant, timeout:
     let rank = context.rank();
     let scratch = context.scratch(VERDICT);
     let verdict = scratch.view();
-    let mut answer = context.receive(0, &verdict)?;
+    let mut answer = Awaited::new(0, context.receive(0, &verdict)?);
     let sent = context.send(0, &View::empty())?;
     // Rank 0 may have begun later than this rank, and its timeout counts from then.
     let deadline = start + timeout + timeout;
-    let mut suspicion = Suspicion::default();
     let answered = poll_fn(|task| {
         // Any rank that is gone, since rank 0 may have given up before this rank came.
-        let gone = check(node, 0).and(node.map_or(Ok(()), Node::check_no_failure));
-        let gone = suspicion.confirmed(gone);
-        match (Pin::new(&mut answer).poll(task), gone) {
-            (Poll::Ready(result), _) => Poll::Ready(Some(result.map(drop))),
-            (Poll::Pending, Some(error)) => Poll::Ready(Some(Err(error))),
-            (Poll::Pending, None) if Instant::now() >= deadline => Poll::Ready(None),
-            (Poll::Pending, None) => Poll::Pending,
+        let others = node.map_or(Ok(()), Node::check_no_failure);
+        match answer.poll(node, others, task) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending if Instant::now() >= deadline => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
     })
     .await;
@@ -200,23 +185,45 @@ async fn report(context: &Context, node: Option<&Node>, start: Instant, timeout:
     )))
 }
 
-/// An error if shared memory shows that a rank of the group takes no further part.
-fn check(node: Option<&Node>, rank: usize) -> Result<()> {
-    match node.and_then(|node| Some((node, node.rank_of(rank)?))) {
-        Some((node, place)) => node.check_peer(place),
-        None => Ok(()),
-    }
+/// A message that a rank sends unless it is gone.
+struct Awaited {
+    rank: usize,
+    /// `None` once it has ended.
+    message: Option<Posted>,
+    /// What MPI says, and since when.
+    broken: Option<(Instant, Error)>,
+    /// Since when the rank, or another one that matters, seems to be gone.
+    gone: Option<Instant>,
 }
 
-/// A rank that seems to be gone.
-#[derive(Default)]
-struct Suspicion(Option<Instant>);
+impl Awaited {
+    fn new(rank: usize, message: Posted) -> Self {
+        Awaited { rank, message: Some(message), broken: None, gone: None }
+    }
 
-impl Suspicion {
-    /// The error, when it has stood for so long that no message of before can still be under way.
-    fn confirmed(&mut self, found: Result<()>) -> Option<Error> {
-        let error = found.err()?;
-        (self.0.get_or_insert_with(Instant::now).elapsed() >= UNDER_WAY).then_some(error)
+    /// Looks for the message. An error if it will not come: the rank is gone, or `others` says so, and nothing it may have
+    /// sent before is still under way.
+    fn poll(&mut self, node: Option<&Node>, others: Result<()>, task: &mut TaskContext<'_>) -> Poll<Result<()>> {
+        let member = node.and_then(|node| Some((node, node.rank_of(self.rank)?)));
+        let found = member.map_or(Ok(()), |(node, place)| node.check_peer(place)).and(others);
+        if let Some(message) = &mut self.message
+            && let Poll::Ready(result) = Pin::new(message).poll(task)
+        {
+            self.message = None;
+            match result {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) => self.broken = Some((Instant::now(), error)),
+            }
+        }
+        if let Err(error) = found
+            && self.gone.get_or_insert_with(Instant::now).elapsed() >= UNDER_WAY
+        {
+            return Poll::Ready(Err(error));
+        }
+        match self.broken.take_if(|(since, _)| member.is_none() || since.elapsed() >= NOTICE) {
+            Some((_, error)) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
+        }
     }
 }
 
