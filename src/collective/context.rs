@@ -4,11 +4,10 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
 use crate::error::Result;
 use crate::memory::View;
-use crate::transport::{Arrival, Channel, Lease, Outstanding, Posted, Subset, Transport};
+use crate::transport::{Channel, Lease, Outstanding, Posted, Subset, Transport};
 
 /// One operation's access to its group.
 #[derive(Clone)]
@@ -106,16 +105,6 @@ pub(super) async fn both(a: impl Future<Output = Result<()>>, b: impl Future<Out
             b_ended = true;
         }
         if a_ended && b_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
-    })
-    .await
-}
-
-/// Awaits a message until `deadline`; `None` if it has not come by then. It is still under way in that case.
-pub(super) async fn until(deadline: Instant, mut posted: Posted) -> Option<Result<Arrival>> {
-    poll_fn(move |context| match Pin::new(&mut posted).poll(context) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending if Instant::now() >= deadline => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
     })
     .await
 }

@@ -242,7 +242,7 @@ fn barriers_pass_when_all_have_come() {
     for size in RANKS {
         run(size, |_, context| Box::pin(barrier(context)));
         let timeout = std::time::Duration::from_secs(60);
-        run(size, |_, context| Box::pin(monitored_barrier(context, timeout, true)));
+        run(size, |_, context| Box::pin(monitored_barrier(context, None, timeout, true)));
     }
 }
 

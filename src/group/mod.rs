@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 
-use crate::collective::across;
+use crate::collective::across::{self, Topology};
 use crate::engine::{self, Engine, Lane, Operation, engine};
 use crate::error::{Error, Kind, Result};
 use crate::mpi::{self, Environment};
@@ -69,6 +69,8 @@ pub struct Group {
     /// What the ranks of each node share if they are on several, some of which hold more than one. All ranks of the group
     /// have it, or none.
     spanning: Option<Spanning>,
+    /// Present if ranks that share no memory tell each other what they call: each as a node of its own.
+    apart: Option<Arc<Topology>>,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
     patience: inline::Patience,
@@ -139,6 +141,7 @@ impl Group {
             transport: Arc::new(transport),
             shared: None,
             spanning: None,
+            apart: None,
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
             patience: inline::Patience::default(),

@@ -16,6 +16,8 @@ use crate::transport::{Outstanding, SharedTransport, SpanningTransport};
 const CAPACITY: usize = 256 << 10;
 /// More ranks of a node than this do not share memory.
 const MOST: usize = 256;
+/// More ranks than this, none of which share memory, do not tell each other what they call: each would tell all others.
+const MOST_APART: usize = 64;
 /// How long the ranks of a node may take to exchange descriptors, once all have said that they are there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,6 +45,9 @@ impl Group {
                 self.try_single_copy(&node)?;
                 self.share(node, topology);
             }
+        }
+        if self.node().is_none() && (2..=MOST_APART).contains(&self.size()) {
+            self.apart = Some(Arc::new(Topology::new(self.size(), self.rank(), |a, b| a == b)));
         }
         // The user's first collective is number 0.
         *self.issued.lock().unwrap_or_else(PoisonError::into_inner) = Issued::default();
@@ -133,7 +138,7 @@ impl Witness for Across {
     fn absentees(&self) -> Option<String> {
         match self.verdict.has_begun() {
             // Ranks of this node that are late in a later round wait for other nodes themselves.
-            true => self.verdict.missing(),
+            true => self.verdict.missing(" (it is on another node)"),
             false => node::absentees(&self.node),
         }
     }
@@ -141,6 +146,19 @@ impl Witness for Across {
     fn rings(&self) -> bool {
         // With no message under way it waits for ranks of this node.
         !self.outstanding.is_any()
+    }
+}
+
+/// The same where no ranks share memory.
+struct Apart(Arc<Verdict>);
+
+impl Witness for Apart {
+    fn absentees(&self) -> Option<String> {
+        self.0.missing("")
+    }
+
+    fn rings(&self) -> bool {
+        false
     }
 }
 
@@ -166,4 +184,9 @@ pub(super) fn waiting(node: &Arc<Node>) -> Arc<dyn Witness> {
 /// Who knows what a collective of several nodes waits for.
 pub(super) fn across(node: &Arc<Node>, verdict: Arc<Verdict>, outstanding: &Arc<Outstanding>) -> Arc<dyn Witness> {
     Arc::new(Across { node: node.clone(), verdict, outstanding: outstanding.clone() })
+}
+
+/// Who knows what a collective of ranks that share no memory waits for.
+pub(super) fn apart(verdict: Arc<Verdict>) -> Arc<dyn Witness> {
+    Arc::new(Apart(verdict))
 }

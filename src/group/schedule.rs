@@ -60,6 +60,20 @@ pub(super) fn schedule(
                 let schedule = across::run(place.clone(), verdict.clone(), contexts, call, dtype, inputs, outputs);
                 return (done(schedule), Some(neighbours::across(&place.node, verdict, outstanding)));
             }
+            if let Some(topology) = &group.apart {
+                let verdict = Arc::new(across::Verdict::default());
+                let transport = group.transport.clone();
+                let statements =
+                    Context::new(transport.clone(), outstanding.clone(), Channel::Collective, TAGS as i32 + tag);
+                let steps = match call {
+                    // All have said what they call: that is all.
+                    Call::Barrier => done(async { Ok(()) }),
+                    _ => messages(transport, invocation, outstanding, tag, group, timeout),
+                };
+                let call = across::fingerprint(invocation, topology);
+                let schedule = across::checked(topology.clone(), verdict.clone(), statements, call, steps);
+                return (Box::pin(schedule), Some(neighbours::apart(verdict)));
+            }
         }
     }
     (messages(group.transport.clone(), invocation, outstanding, tag, group, timeout), None)
@@ -102,11 +116,11 @@ fn messages(
         Call::AllToAll => done(collective::all_to_all(context, all(inputs), all(outputs))),
         Call::Barrier => done(collective::barrier(context)),
         Call::MonitoredBarrier { wait_all_ranks } => {
-            let strays = group.strays.clone();
+            let (strays, node) = (group.strays.clone(), group.node().cloned());
             // Relaxed: read when the lane has no operation left, which orders it.
             strays.fetch_add(1, Ordering::Relaxed);
             done(async move {
-                collective::monitored_barrier(context, timeout, wait_all_ranks).await?;
+                collective::monitored_barrier(context, node, timeout, wait_all_ranks).await?;
                 strays.fetch_sub(1, Ordering::Relaxed);
                 Ok(())
             })

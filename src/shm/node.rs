@@ -72,6 +72,8 @@ pub struct Node {
     domains: Option<Domains>,
     /// Rounds that this rank has begun.
     begun: LocalU64,
+    /// The number of the first round of the collective begun last.
+    first: LocalU64,
     /// When this rank last looked which peers have died.
     looked: Mutex<Instant>,
     /// The peers that have died, as of then.
@@ -119,6 +121,7 @@ impl Node {
             layout,
             rank,
             begun: LocalU64::new(0),
+            first: LocalU64::new(0),
             looked: Mutex::new(Instant::now()),
             dead: members.iter().map(|_| AtomicBool::new(false)).collect(),
             members,
@@ -212,6 +215,20 @@ impl Node {
     pub fn begin(&self) -> Round {
         // Relaxed: the operations of a group run one after the other, which orders them.
         Round(self.begun.fetch_add(1, LocalOrdering::Relaxed))
+    }
+
+    /// The first round of a collective; see [`Node::begin`].
+    pub fn begin_collective(&self) -> Round {
+        let round = self.begin();
+        // Relaxed: see `begin`.
+        self.first.store(round.0, LocalOrdering::Relaxed);
+        round
+    }
+
+    /// Whether everybody has arrived at a round of the same collective before this one, the round begun last.
+    pub fn is_within_collective(&self, round: Round) -> bool {
+        // Relaxed: see `begin`.
+        round.0 > self.first.load(LocalOrdering::Relaxed)
     }
 
     /// The round begun last.

@@ -1,5 +1,6 @@
 """dist.barrier, and monitored_barrier, which names the ranks that did not come."""
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -67,4 +68,17 @@ def test_monitored_names_all_missing_ranks(ctx):
         names = ", ".join(str(rank) for rank in range(1, ctx.size))
         with pytest.raises(RuntimeError, match=f"[Rr]anks {names} failed to pass monitoredBarrier"):
             ctx.group.monitored_barrier(timedelta(seconds=1), wait_all_ranks=True)
+    ctx.exchange()
+
+
+@multirank(2, 3, 4, gloo=False)
+def test_monitored_names_a_rank_that_has_failed_at_once(ctx):
+    """Where memory is shared with it: nobody waits for the timeout."""
+    group, last = ctx.new_group(timeout=timedelta(hours=1)), ctx.size - 1
+    dist.barrier(group)
+    if ctx.rank == last:
+        group._get_backend(torch.device("cpu")).abort()
+    elif os.environ.get("RMPI_TEST_NODES") is None:
+        with pytest.raises(RuntimeError, match=rf"monitoredBarrier(.|\n)*rank {last} has failed"):
+            group.monitored_barrier(timedelta(minutes=50))
     ctx.exchange()

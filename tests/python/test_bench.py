@@ -30,6 +30,8 @@ def test_table_json_plot_and_comparison(tmp_path):
         "broadcast",
         "all_gather",
         "reduce_scatter",
+        "gather",
+        "scatter",
         "all_to_all",
         "sendrecv",
         "barrier",

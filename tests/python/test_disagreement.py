@@ -207,7 +207,7 @@ from datetime import timedelta
 import torch, torch.distributed as dist
 dist.init_process_group('rmpi', init_method='mpi://', timeout=timedelta(minutes=30))
 rank = dist.get_rank()
-groups = [dist.new_group() for _ in range(3)]
+groups = [dist.new_group() for _ in range(4)]
 dist.barrier()
 if rank == 1:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -217,6 +217,7 @@ waiting = [
     lambda: dist.recv(torch.ones(5), 1, group=groups[0]),
     lambda: dist.recv(torch.ones(5), None, group=groups[1]),
     lambda: dist.all_reduce(torch.ones(1_000_000), group=groups[2], async_op=True).wait(),
+    lambda: groups[3].monitored_barrier(timedelta(minutes=20)),
 ]
 for wait in waiting:
     try:
@@ -259,7 +260,7 @@ def test_a_killed_rank_is_named_at_once(tmp_path):
         pytest.skip("unavailable: the launcher of this MPI ends all ranks when one dies")
     begun = time.monotonic()
     ended = run(tmp_path, KILLED, command=command)
-    # Each of four waits may take a second: with margin for busy machines, and far from any timeout.
-    assert ended.printed("HEARD") == ["True"] * 8, ended.output
+    # Each of five waits may take a second: with margin for busy machines, and far from any timeout.
+    assert ended.printed("HEARD") == ["True"] * 10, ended.output
     assert len(ended.printed("TOOK")) == 2, ended.output
     assert time.monotonic() - begun < 60, ended.output

@@ -68,12 +68,6 @@ fn mpirun() -> PathBuf {
     beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("mpirun"))
 }
 
-/// Whether some ranks share a node.
-pub fn ranks_share_nodes() -> bool {
-    let nodes = env::var(NODES_MARK).unwrap_or_default();
-    nodes.chars().enumerate().any(|(index, node)| nodes[..index].contains(node))
-}
-
 /// The node that this rank shall think it is on, if it matters.
 pub fn node_of_this_rank() -> Option<String> {
     letter_of_this_rank(NODES_MARK)

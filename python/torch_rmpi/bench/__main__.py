@@ -23,12 +23,12 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="python -m torch_rmpi.bench",
         description="Measures collectives of several backends side by side, on the same ranks and in one run.",
-        epilog="A size is the bytes of the tensor that a rank passes in: of all_gather the input, of reduce_scatter "
-        "the output, of all_to_all the whole input. Times are of the slowest rank. algbw and busbw are as in NVIDIA's "
-        "nccl-tests; sendrecv is half a ping-pong, as in the OSU benchmarks. noop is a process group that does "
-        "nothing, in the operations where that is true: what torch itself costs. memcpy is dst.copy_(src) of as many "
-        "bytes on every rank at once. `python -m torch_rmpi.bench targets --help`: the targets that this project is "
-        "held to.",
+        epilog="A size is the bytes of the tensor that a rank passes in: of all_gather and gather the input, of "
+        "reduce_scatter and scatter the output, of all_to_all the whole input. Times are of the slowest rank. algbw "
+        "and busbw are as in NVIDIA's nccl-tests; sendrecv is half a ping-pong, as in the OSU benchmarks. noop is a "
+        "process group that does nothing, in the operations where that is true: what torch itself costs. memcpy is "
+        "dst.copy_(src) of as many bytes on every rank at once. `python -m torch_rmpi.bench targets --help`: the "
+        "targets that this project is held to.",
     )
     options.add_argument("-n", "--ranks", type=int, default=2, help="number of ranks to start (2)")
     everything = list(operations.OPERATIONS)

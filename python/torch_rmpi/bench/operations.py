@@ -95,6 +95,29 @@ def _reduce_scatter(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> 
     )
 
 
+def _gather(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
+    count = size // dtype.itemsize
+    inputs, blocks = _tensors(dtype, count, count * group.size()), _blocks(group, dtype, count)
+    return lambda turn: dist.gather(
+        inputs[turn % len(inputs)], blocks and blocks[turn % len(blocks)], group=group, group_dst=0
+    )
+
+
+def _scatter(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
+    count = size // dtype.itemsize
+    outputs, blocks = _tensors(dtype, count, count * group.size()), _blocks(group, dtype, count)
+    return lambda turn: dist.scatter(
+        outputs[turn % len(outputs)], blocks and blocks[turn % len(blocks)], group=group, group_src=0
+    )
+
+
+def _blocks(group: dist.ProcessGroup, dtype: torch.dtype, count: int) -> list[list[Tensor]] | None:
+    """What the root has: so many elements for each rank, in each set of buffers."""
+    if group.rank() != 0:
+        return None
+    return [list(tensor.split(count)) for tensor in _tensors(dtype, count * group.size())]
+
+
 def _all_to_all(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
     count = size // dtype.itemsize
     inputs, outputs = _tensors(dtype, count), _tensors(dtype, count)
@@ -151,6 +174,8 @@ OPERATIONS = {
     "broadcast": Operation(_broadcast, _one, _one),
     "all_gather": Operation(_all_gather, float, _others),
     "reduce_scatter": Operation(_reduce_scatter, float, _others),
+    "gather": Operation(_gather, float, _others),
+    "scatter": Operation(_scatter, float, _others),
     "all_to_all": Operation(_all_to_all, _one, _others),
     "sendrecv": Operation(_sendrecv, _one, _one),
     "barrier": Operation(_barrier, lambda ranks: 0.0, _one),

@@ -35,7 +35,7 @@ impl Rule {
 }
 
 /// What this rank tells the others about its call.
-pub(super) fn fingerprint(invocation: &Invocation<'_>, topology: &Topology) -> Announcement {
+pub fn fingerprint(invocation: &Invocation<'_>, topology: &Topology) -> Announcement {
     let rank = topology.rank();
     let common = announcement(invocation);
     let Invocation { call, inputs, outputs, .. } = invocation;

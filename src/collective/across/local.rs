@@ -37,7 +37,8 @@ impl Across {
     /// One round: this rank writes into its slot, and everybody arrives. After the first one everybody knows whether the
     /// ranks of the node agree; a collective has another one at least.
     async fn round(&self, write: impl FnOnce(Slots<'_>), place: Place) -> Result<Slots<'_>> {
-        let slots = Slots { node: &self.node, round: self.node.begin() };
+        let round = if self.verdict.has_begun() { self.node.begin() } else { self.node.begin_collective() };
+        let slots = Slots { node: &self.node, round };
         write(slots);
         if place == Place::Last {
             // A verdict that is none ends the collective; see `run`.

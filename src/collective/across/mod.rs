@@ -7,6 +7,7 @@
 mod all_gather;
 mod all_reduce;
 mod all_to_all;
+mod apart;
 mod broadcast;
 mod chain;
 mod fingerprint;
@@ -20,6 +21,8 @@ mod tests;
 mod topology;
 mod verdict;
 
+pub use apart::checked;
+pub use fingerprint::fingerprint;
 pub use topology::Topology;
 pub use verdict::Verdict;
 
@@ -33,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::memory::View;
 use crate::reduce::DataType;
 use crate::shm::{Announcement, Node};
-use fingerprint::{Statement, fingerprint};
+use fingerprint::Statement;
 
 /// Where the ranks of a group are.
 #[derive(Clone)]

@@ -98,8 +98,9 @@ impl Verdict {
         }
     }
 
-    /// Of which nodes nothing has been heard; `None` if nothing is missing, or this rank does not know.
-    pub fn missing(&self) -> Option<String> {
+    /// Of which nodes nothing has been heard; `None` if nothing is missing, or this rank does not know. `whereabouts`: what
+    /// to say of a single rank.
+    pub fn missing(&self, whereabouts: &str) -> Option<String> {
         let state = self.state();
         let State::Asking(asking) = &*state else { return None };
         let nodes: Vec<_> = asking
@@ -108,7 +109,7 @@ impl Verdict {
             .map(|(node, ..)| {
                 let ranks: Vec<_> = asking.members[*node].iter().map(ToString::to_string).collect();
                 match &ranks[..] {
-                    [rank] => format!("rank {rank} has not arrived (it is on another node)"),
+                    [rank] => format!("rank {rank} has not arrived{whereabouts}"),
                     _ => format!("some of ranks {} have not arrived (they are on another node)", ranks.join(", ")),
                 }
             })

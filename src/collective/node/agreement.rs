@@ -159,14 +159,17 @@ pub(in crate::collective) fn describe(announcement: Announcement) -> String {
     text
 }
 
-/// Who has not come to a round, and what they did last; `None` if everybody has.
+/// Who has not come to the round begun last, and what they did last; `None` if everybody has.
 pub(super) fn absentees(node: &Node, round: Round) -> Option<String> {
     let missing: Vec<_> = node
         .missing(round)
         .into_iter()
-        .map(|rank| {
-            let last = last_call(node.previous(round, rank));
-            format!("rank {} has not arrived ({last})", node.group_rank(rank))
+        .map(|rank| match node.is_within_collective(round) {
+            true => format!("rank {} takes part, but has not gone on", node.group_rank(rank)),
+            false => {
+                let last = last_call(node.previous(round, rank));
+                format!("rank {} has not arrived ({last})", node.group_rank(rank))
+            }
         })
         .collect();
     (!missing.is_empty()).then(|| missing.join("; "))

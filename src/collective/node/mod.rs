@@ -46,7 +46,7 @@ pub struct Begun {
 /// Begins: writes this rank's part of the first round. Never waits.
 pub fn begin(node: &Node, invocation: &Invocation<'_>) -> Begun {
     let announcement = agreement::announcement(invocation);
-    let round = node.begin();
+    let round = node.begin_collective();
     publish(Slots { node, round }, invocation, 0);
     node.publish(round, announcement);
     Begun { round, announcement, rounds: None }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_rmpi.bench.targets import bandwidth, baseline, idle, inference, latency, mean, training
+from torch_rmpi.bench.targets import bandwidth, baseline, crowded, idle, inference, latency, mean, training
 from torch_rmpi.bench.targets.target import Family
 
 FAMILIES = (
@@ -14,6 +14,7 @@ FAMILIES = (
     idle.FAMILY,
     training.FAMILY,
     inference.FAMILY,
+    crowded.FAMILY,
 )
 #: In the order in which they are shown.
 IDS = tuple(dict.fromkeys(target.id for family in FAMILIES for target in family.targets))

@@ -381,6 +381,39 @@ fn a_rank_that_has_gone_is_not_waited_for() {
 }
 
 #[test]
+fn a_rank_that_stays_behind_in_a_later_round_is_named() {
+    for copies_once in [false, true] {
+        let pair = nodes(2, 512);
+        pair.iter().for_each(|node| node.copy_once(copies_once));
+        let memory = [Buffers::new(&[input(0, 0, 3000)]), Buffers::zeroed(&[3000])];
+        let start = |rank: usize| -> Steps {
+            let (call, views) = (Call::Broadcast { root: 0 }, memory[rank].views.clone());
+            Box::pin(super::run(pair[rank].clone(), call, DataType::Int32, Vec::new(), views, None))
+        };
+        let (mut root, mut reader) = (start(0), start(1));
+        let poll = |steps: &mut Steps| steps.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        // The reader has begun to read the root's memory, or the slots, when it stops.
+        for _ in 0..2 {
+            assert!(poll(&mut root).is_pending());
+            assert!(poll(&mut reader).is_pending());
+        }
+        for _ in 0..100 {
+            assert!(poll(&mut root).is_pending());
+        }
+        assert_eq!(absentees(&pair[0]).unwrap(), "rank 1 takes part, but has not gone on");
+        let mut running = vec![root, reader];
+        for _ in 0..1000 {
+            running.retain_mut(|steps| match poll(steps) {
+                Poll::Pending => true,
+                Poll::Ready(result) => result.is_err(),
+            });
+        }
+        assert!(running.is_empty());
+        assert_eq!(memory[1].values()[0], input(0, 0, 3000));
+    }
+}
+
+#[test]
 fn who_is_missing_and_what_it_did_last() {
     let pair = nodes(2, 512);
     assert_eq!(absentees(&pair[0]), None);
