@@ -18,6 +18,7 @@ use crate::memory::View;
 use crate::mpi::library_version;
 use crate::process;
 use crate::reduce::{DataType, ReduceOp, Reduction};
+use crate::tuning::{Overrides, Setting, Source};
 
 #[cxx::bridge(namespace = "rmpi::bridge")]
 #[allow(missing_docs, clippy::missing_safety_doc)]
@@ -138,6 +139,22 @@ mod ffi {
         description: String,
         /// How long an operation may take if its call does not say.
         timeout_ms: i64,
+        /// Settings that the user has chosen.
+        overrides: Vec<Override>,
+    }
+
+    /// A setting that the user has chosen, with its value as the variable would have it.
+    struct Override {
+        name: String,
+        value: String,
+    }
+
+    /// A setting, as it is in force.
+    struct Setting {
+        name: String,
+        variable: String,
+        value: String,
+        source: String,
     }
 
     // SAFETY: cxx checks these signatures against the header, whose functions may be called from any thread, one at a time.
@@ -172,6 +189,10 @@ mod ffi {
         /// MPI rank 0's payload on every process of MPI_COMM_WORLD; all of them call it.
         fn world_broadcast(payload: &str, timeout_ms: i64) -> Result<String>;
 
+        /// The settings that a group with these overrides would have; an error if one of them, or a variable, is wrong. Does
+        /// not start MPI.
+        fn read_settings(overrides: &Vec<Override>) -> Result<Vec<Setting>>;
+
         /// Creates a group; every member calls it once all have exchanged their addresses. `addresses[r]` is rank r's.
         fn create_group(addresses: &Vec<String>, rank: usize, options: &GroupOptions) -> Result<Box<Group>>;
 
@@ -199,6 +220,8 @@ mod ffi {
         /// How long an operation may take if its call does not say, in milliseconds.
         fn timeout(self: &Group) -> i64;
         fn set_timeout(self: &Group, timeout_ms: i64);
+        /// The settings in force.
+        fn settings(self: &Group) -> Vec<Setting>;
         /// Fails every pending operation and every later one.
         fn abort(self: &Group, reason: &str);
         /// Lets pending operations end for at most `slice_ms`, then gives the communicators back; true: done. Call it
@@ -308,6 +331,30 @@ fn world_broadcast(payload: &str, timeout_ms: i64) -> std::result::Result<String
     guard(|| group::world_broadcast(payload, duration(timeout_ms)))
 }
 
+fn overrides(given: &[ffi::Override]) -> Result<Overrides> {
+    let mut overrides = Overrides::default();
+    for ffi::Override { name, value } in given {
+        overrides.set(name, value)?;
+    }
+    Ok(overrides)
+}
+
+fn listed(settings: impl Iterator<Item = (Setting, String, Source)>) -> Vec<ffi::Setting> {
+    let entry = |(setting, value, source): (Setting, String, Source)| ffi::Setting {
+        name: setting.name().to_owned(),
+        variable: setting.variable(),
+        value,
+        source: source.to_string(),
+    };
+    settings.map(entry).collect()
+}
+
+// cxx passes its own vector by reference.
+#[allow(clippy::ptr_arg)]
+fn read_settings(given: &Vec<ffi::Override>) -> std::result::Result<Vec<ffi::Setting>, Thrown> {
+    guard(|| Ok(listed(group::wishes(&overrides(given)?)?.settings())))
+}
+
 // cxx passes its own vector by reference.
 #[allow(clippy::ptr_arg)]
 fn create_group(
@@ -321,7 +368,8 @@ fn create_group(
             "" | "undefined" => options.name.clone(),
             description => format!("{} ({description})", options.name),
         };
-        let options = GroupOptions { name, timeout: duration(options.timeout_ms) };
+        let options =
+            GroupOptions { name, timeout: duration(options.timeout_ms), overrides: overrides(&options.overrides)? };
         Ok(Box::new(Group(Arc::new(group::Group::create(&addresses, rank, options)?))))
     })
 }
@@ -419,6 +467,10 @@ impl Group {
 
     fn set_timeout(&self, timeout_ms: i64) {
         self.0.set_timeout(duration(timeout_ms));
+    }
+
+    fn settings(&self) -> Vec<ffi::Setting> {
+        guard_or(Vec::new(), || listed(self.0.tuning().settings()))
     }
 
     fn abort(&self, reason: &str) {

@@ -5,20 +5,18 @@ use std::thread;
 
 use super::{Invocation, Node};
 use crate::collective::node::{self, Begun};
-use crate::engine::{self, panic_text};
+use crate::engine::panic_text;
 use crate::error::{Error, Result};
 use crate::memory::View;
 
-/// Up to this many bytes of inputs and outputs a collective is short.
-const SHORT: usize = 32 << 10;
-/// How often the caller looks for its peers before the engine takes over: some ten microseconds.
-const LOOKS: u32 = 1000;
-/// The same where spinning keeps a peer from running: each time the caller lets another thread run.
+/// How often the caller looks for its peers before the engine takes over, where spinning keeps a peer from running: each
+/// time the caller lets another thread run.
 const YIELDS: u32 = 20;
 
-/// Whether it is worth it: a long one is not faster this way, and would keep other threads of the group waiting.
-pub(super) fn is_short(invocation: &Invocation<'_>) -> bool {
-    invocation.inputs.iter().chain(invocation.outputs).map(View::len).sum::<usize>() <= SHORT
+/// Whether it has no more than `most` bytes of inputs and outputs. A long one is not faster this way, and would keep other
+/// threads of the group waiting.
+pub(super) fn is_short(invocation: &Invocation<'_>, most: usize) -> bool {
+    invocation.inputs.iter().chain(invocation.outputs).map(View::len).sum::<usize>() <= most
 }
 
 /// What came of it.
@@ -28,17 +26,17 @@ pub(super) enum Attempt {
     Begun(Begun),
 }
 
-/// Begins, and looks for the peers for a moment. No collective of the group may be under way.
-pub(super) fn attempt(node: &Node, invocation: &Invocation<'_>) -> Attempt {
+/// Begins, and looks for the peers `spins` times, or for a moment in which others run if that is 0. No collective of the
+/// group may be under way.
+pub(super) fn attempt(node: &Node, invocation: &Invocation<'_>, spins: u32) -> Attempt {
     // As for schedules that the engine polls: a panic is a defect, and the group cannot go on.
-    catch_unwind(AssertUnwindSafe(|| look(node, invocation)))
+    catch_unwind(AssertUnwindSafe(|| look(node, invocation, spins)))
         .unwrap_or_else(|panic| Attempt::Ended(Err(Error::Internal(panic_text(&*panic)))))
 }
 
-fn look(node: &Node, invocation: &Invocation<'_>) -> Attempt {
+fn look(node: &Node, invocation: &Invocation<'_>, spins: u32) -> Attempt {
     let mut begun = node::begin(node, invocation);
-    let crowded = engine::is_crowded();
-    for _ in 0..if crowded { YIELDS } else { LOOKS } {
+    for _ in 0..if spins == 0 { YIELDS } else { spins } {
         if begun.is_ready(node) {
             return match begun.go_on(node, invocation) {
                 Ok(true) => Attempt::Ended(Ok(())),
@@ -46,7 +44,7 @@ fn look(node: &Node, invocation: &Invocation<'_>) -> Attempt {
                 Err(error) => Attempt::Ended(Err(error)),
             };
         }
-        if crowded {
+        if spins == 0 {
             thread::yield_now();
         } else {
             std::hint::spin_loop();

@@ -58,10 +58,10 @@ impl Group {
         if let Some(Shared { node, .. }) = place.shared()
             && place.order() == Order::InLane
             && self.lane.pending() == 0
-            && inline::is_short(invocation)
+            && inline::is_short(invocation, self.tuning.inline())
         {
             _held = Some(self.lane.hold());
-            match inline::attempt(node, invocation) {
+            match inline::attempt(node, invocation, self.lane.spins()) {
                 Attempt::Begun(state) => begun = Some(state),
                 Attempt::Ended(Ok(())) => {
                     return Ok(Started::Ended { sequence: place.sequence, timeout: place.timeout });

@@ -4,6 +4,13 @@ use std::fmt;
 
 use once_cell::sync::OnceCell;
 
+use crate::error::{Error, Result};
+
+/// The variable that chooses.
+const VARIABLE: &str = "TORCH_RMPI_SIMD";
+/// What it takes.
+const NAMES: [&str; 3] = ["baseline", "avx2", "avx512"];
+
 /// A set of instructions that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Instructions {
@@ -18,6 +25,12 @@ pub enum Instructions {
 }
 
 impl Instructions {
+    /// An error if `TORCH_RMPI_SIMD` names none of any architecture. What this processor lacks is not used, see
+    /// [`Available::chosen`]: machines of a job may differ.
+    pub fn check_variable() -> Result<()> {
+        check(std::env::var_os(VARIABLE).map(|text| text.to_string_lossy().into_owned()).as_deref())
+    }
+
     /// All of this architecture, the most capable last.
     pub const ALL: &[Instructions] = &[
         Instructions::Baseline,
@@ -74,12 +87,21 @@ impl Available {
     /// The most capable ones, or those that `TORCH_RMPI_SIMD` names.
     pub fn chosen() -> Available {
         static CHOSEN: OnceCell<Available> = OnceCell::new();
-        *CHOSEN.get_or_init(|| choose(std::env::var("TORCH_RMPI_SIMD").ok().as_deref()))
+        *CHOSEN.get_or_init(|| choose(std::env::var(VARIABLE).ok().as_deref()))
     }
 
     /// Which they are.
     pub fn get(self) -> Instructions {
         self.0
+    }
+}
+
+fn check(wanted: Option<&str>) -> Result<()> {
+    match wanted {
+        Some(name) if !name.is_empty() && !NAMES.contains(&name) => {
+            Err(Error::Argument(format!("{VARIABLE} is {name:?}, but it takes {}", NAMES.join(" or "))))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -89,7 +111,7 @@ fn choose(wanted: Option<&str>) -> Available {
     let Some(wanted) = wanted.filter(|name| !name.is_empty()) else { return best };
     available().find(|available| available.get().name() == wanted).unwrap_or_else(|| {
         let names: Vec<_> = available().map(|available| available.get().name()).collect();
-        log::warn!("TORCH_RMPI_SIMD={wanted} is not available here; this processor has {}", names.join(", "));
+        log::warn!("{VARIABLE}={wanted} is not available here; this processor has {}", names.join(", "));
         best
     })
 }
@@ -104,5 +126,14 @@ mod tests {
         assert_eq!(choose(Some("baseline")).get(), Instructions::Baseline);
         assert_eq!(choose(Some("no such thing")), choose(None));
         assert_eq!(choose(Some("")), choose(None));
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_an_error() {
+        for known in Instructions::ALL.iter().map(|instructions| Some(instructions.name())).chain([None, Some("")]) {
+            check(known).unwrap();
+        }
+        let text = check(Some("fast")).unwrap_err().to_string();
+        assert_eq!(text, "TORCH_RMPI_SIMD is \"fast\", but it takes baseline or avx2 or avx512");
     }
 }
