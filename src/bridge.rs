@@ -18,7 +18,7 @@ use crate::memory::View;
 use crate::mpi::library_version;
 use crate::process;
 use crate::reduce::{DataType, ReduceOp, Reduction};
-use crate::tuning::{Overrides, Setting, Source};
+use crate::tuning::{Overrides, Setting, Source, in_words};
 
 #[cxx::bridge(namespace = "rmpi::bridge")]
 #[allow(missing_docs, clippy::missing_safety_doc)]
@@ -139,7 +139,6 @@ mod ffi {
         description: String,
         /// How long an operation may take if its call does not say.
         timeout_ms: i64,
-        /// Settings that the user has chosen.
         overrides: Vec<Override>,
     }
 
@@ -189,8 +188,7 @@ mod ffi {
         /// MPI rank 0's payload on every process of MPI_COMM_WORLD; all of them call it.
         fn world_broadcast(payload: &str, timeout_ms: i64) -> Result<String>;
 
-        /// The settings that a group with these overrides would have; an error if one of them, or a variable, is wrong. Does
-        /// not start MPI.
+        /// The settings that a group with these would have; an error if one, or a variable, is wrong. Starts no MPI.
         fn read_settings(overrides: &Vec<Override>) -> Result<Vec<Setting>>;
 
         /// Creates a group; every member calls it once all have exchanged their addresses. `addresses[r]` is rank r's.
@@ -332,31 +330,19 @@ fn world_broadcast(payload: &str, timeout_ms: i64) -> std::result::Result<String
 }
 
 fn overrides(given: &[ffi::Override]) -> Result<Overrides> {
-    let mut overrides = Overrides::default();
-    for ffi::Override { name, value } in given {
-        overrides.set(name, value)?;
-    }
-    Ok(overrides)
+    Overrides::new(given.iter().map(|given| (given.name.as_str(), given.value.as_str())))
 }
 
 fn listed(settings: impl Iterator<Item = (Setting, String, Source)>) -> Vec<ffi::Setting> {
-    let entry = |(setting, value, source): (Setting, String, Source)| ffi::Setting {
-        name: setting.name().to_owned(),
-        variable: setting.variable(),
-        value,
-        source: source.to_string(),
-    };
-    settings.map(entry).collect()
+    in_words(settings).map(|[name, variable, value, source]| ffi::Setting { name, variable, value, source }).collect()
 }
 
-// cxx passes its own vector by reference.
-#[allow(clippy::ptr_arg)]
+#[allow(clippy::ptr_arg, reason = "cxx passes its own vector by reference")]
 fn read_settings(given: &Vec<ffi::Override>) -> std::result::Result<Vec<ffi::Setting>, Thrown> {
     guard(|| Ok(listed(group::wishes(&overrides(given)?)?.settings())))
 }
 
-// cxx passes its own vector by reference.
-#[allow(clippy::ptr_arg)]
+#[allow(clippy::ptr_arg, reason = "cxx passes its own vector by reference")]
 fn create_group(
     addresses: &Vec<String>,
     rank: usize,

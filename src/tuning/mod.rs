@@ -66,6 +66,15 @@ impl fmt::Display for Source {
 pub struct Overrides([Option<u64>; COUNT]);
 
 impl Overrides {
+    /// Settings by name, with their values written as in the variables.
+    pub fn new<'a>(given: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let mut overrides = Overrides::default();
+        for (name, text) in given {
+            overrides.set(name, text)?;
+        }
+        Ok(overrides)
+    }
+
     /// Chooses `text`, written as in the variable, for the setting of this name.
     pub fn set(&mut self, name: &str, text: &str) -> Result<()> {
         let setting = Setting::of_name(name)?;
@@ -255,6 +264,11 @@ impl fmt::Display for Tuning {
         }
         Ok(())
     }
+}
+
+/// Name, variable, value and source of each setting, for other languages.
+pub fn in_words(settings: impl Iterator<Item = (Setting, String, Source)>) -> impl Iterator<Item = [String; 4]> {
+    settings.map(|(setting, value, source)| [setting.name().to_owned(), setting.variable(), value, source.to_string()])
 }
 
 /// Sizes, in bytes, at which algorithms over MPI change.

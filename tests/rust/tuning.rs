@@ -22,10 +22,7 @@ const CHOICES: [&[(&str, &str)]; 4] = [
 ];
 
 fn world(name: String, choices: &[(&str, &str)]) -> rmpi::Result<Group> {
-    let mut overrides = Overrides::default();
-    for (setting, value) in choices {
-        overrides.set(setting, value)?;
-    }
+    let overrides = Overrides::new(choices.iter().copied())?;
     Group::world(GroupOptions { name, timeout: Duration::from_secs(60), overrides })
 }
 
