@@ -78,6 +78,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
   Issuing issuing(rank, launch);
   if (batch) batch->join_batch(*issuing.work());
   launch.call.waits = !launch.async_op && !batch;
+  launch.call.batched = batch != nullptr;
   bridge::Issued issued{};
   try {
     issued = call_core(
@@ -88,7 +89,6 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
     }
   } catch (...) {
     if (batch) batch->member_refused(*issuing.work());
-    return_or_stay();
     throw;
   }
   const auto& work = issuing.work();
@@ -98,9 +98,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
     work->finish_at_once(issued.source);
   } else if (!batch && !launch.async_op) {
     work->wait();
-    return work;
   }
-  return_or_stay();
   return work;
 }
 
@@ -178,6 +176,7 @@ ProcessGroupRMPI::Core::Call::~Call() {
   if (std::uncaught_exceptions() > exceptions_ && core_.open_batches_.load(std::memory_order_relaxed) > 0) {
     core_.close_batch();
   }
+  return_or_stay();
 }
 
 }  // namespace rmpi

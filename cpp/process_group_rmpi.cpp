@@ -11,8 +11,38 @@
 namespace rmpi {
 namespace {
 
+rust::Vec<bridge::Override> overrides_of(const ProcessGroupRMPI::Options& options) {
+  rust::Vec<bridge::Override> overrides;
+  const auto add = [&](const char* name, const auto& value, const auto& text_of) {
+    if (value) overrides.push_back(bridge::Override{name, rust::String::lossy(text_of(*value))});
+  };
+  const auto number = [](std::int64_t value) { return std::to_string(value); };
+  add("chunk_bytes", options.chunk_bytes, number);
+  add("inline_bytes", options.inline_bytes, number);
+  add("divide_bytes", options.divide_bytes, number);
+  add("leader_bytes", options.leader_bytes, number);
+  add("gather_bytes", options.gather_bytes, number);
+  add("tree_bytes", options.tree_bytes, number);
+  add("spins", options.spins, number);
+  add("shm", options.shm, [](bool value) { return std::string(value ? "1" : "0"); });
+  add("single_copy", options.single_copy, [](const std::string& value) { return value; });
+  return overrides;
+}
+
+std::vector<Setting> listed(const rust::Vec<bridge::Setting>& settings) {
+  std::vector<Setting> list;
+  list.reserve(settings.size());
+  for (const auto& setting : settings) {
+    list.push_back({std::string(setting.name), std::string(setting.variable), std::string(setting.value),
+                    std::string(setting.source)});
+  }
+  return list;
+}
+
 rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                       const ProcessGroupRMPI::Options& options) {
+  // What is wrong with the settings is said before the others are met, who would wait for this rank.
+  settings(options);
   // MPI_Init may wait for every process of the job. Here is known who is missing.
   meet(store, rank, size, options.timeout, options.group_name);
   start(options.timeout);
@@ -22,6 +52,7 @@ rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& sto
   group_options.name = rust::String::lossy(options.group_name);
   group_options.description = rust::String::lossy(options.group_desc);
   group_options.timeout_ms = options.timeout.count();
+  group_options.overrides = overrides_of(options);
   return call_core([&] { return bridge::create_group(addresses, static_cast<std::size_t>(rank), group_options); });
 }
 
@@ -64,6 +95,11 @@ void ProcessGroupRMPI::setTimeout(std::chrono::milliseconds timeout) {
   core_->group->set_timeout(timeout.count());
 }
 
+std::vector<Setting> ProcessGroupRMPI::settings() const {
+  core_->owner.check("settings");
+  return listed(core_->group->settings());
+}
+
 uint64_t ProcessGroupRMPI::getSequenceNumberForGroup() {
   core_->owner.check("getSequenceNumberForGroup");
   return core_->group->sequence_number();
@@ -98,5 +134,9 @@ bool ProcessGroupRMPI::supportsCoalescing() const { return true; }
 void ProcessGroupRMPI::startCoalescing() { core_->start_coalescing(); }
 
 c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::endCoalescing() { return core_->end_coalescing(); }
+
+std::vector<Setting> settings(const ProcessGroupRMPI::Options& options) {
+  return listed(call_core([&] { return bridge::read_settings(overrides_of(options)); }));
+}
 
 }  // namespace rmpi

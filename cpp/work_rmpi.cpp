@@ -270,6 +270,8 @@ bool WorkRMPI::wait(std::chrono::milliseconds timeout) {
                       c10::str("rmpi: wait for ", describe(), " reached its timeout after ", timeout.count(),
                                " ms. The operation goes on and may be waited for again."));
     }
+  } else {
+    return_or_stay();
   }
   if (error_) std::rethrow_exception(error_);
   return true;

@@ -3,6 +3,8 @@
 //! A function that fails throws `rust::Error`, whose text is `"<ErrorKind as a number>|<message>"`; `cpp/errors.cpp`
 //! turns it into the exception that PyTorch users expect.
 
+mod convert;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,12 +14,14 @@ use std::time::Duration;
 use cxx::UniquePtr;
 
 use crate::engine::{self, Completion, Operation, Outcome, panic_text};
-use crate::error::{Error, Kind, Result};
-use crate::group::{self, Address, Call, GroupOptions, Invocation, Started};
+use crate::error::{Error, Result};
+use crate::group::{self, Address, GroupOptions, Invocation, Started};
 use crate::memory::View;
 use crate::mpi::library_version;
 use crate::process;
-use crate::reduce::{DataType, ReduceOp, Reduction};
+use crate::reduce::Reduction;
+use crate::tuning::{Overrides, Setting, Source, in_words};
+use convert::{data_type, next, reduce_op, to_call};
 
 #[cxx::bridge(namespace = "rmpi::bridge")]
 #[allow(missing_docs, clippy::missing_safety_doc)]
@@ -118,6 +122,8 @@ mod ffi {
         timeout_ms: i64,
         /// The caller waits for the operation at once: a collective may be carried out here, and no other thread is woken.
         waits: bool,
+        /// The caller issues others of the same batch at once.
+        batched: bool,
     }
 
     /// What became of a call.
@@ -140,6 +146,21 @@ mod ffi {
         description: String,
         /// How long an operation may take if its call does not say.
         timeout_ms: i64,
+        overrides: Vec<Override>,
+    }
+
+    /// A setting that the user has chosen, with its value as the variable would have it.
+    struct Override {
+        name: String,
+        value: String,
+    }
+
+    /// A setting, as it is in force.
+    struct Setting {
+        name: String,
+        variable: String,
+        value: String,
+        source: String,
     }
 
     // SAFETY: cxx checks these signatures against the header, whose functions may be called from any thread, one at a time.
@@ -174,6 +195,9 @@ mod ffi {
         /// MPI rank 0's payload on every process of MPI_COMM_WORLD; all of them call it.
         fn world_broadcast(payload: &str, timeout_ms: i64) -> Result<String>;
 
+        /// The settings that a group with these would have; an error if one, or a variable, is wrong. Starts no MPI.
+        fn read_settings(overrides: &Vec<Override>) -> Result<Vec<Setting>>;
+
         /// Creates a group; every member calls it once all have exchanged their addresses. `addresses[r]` is rank r's.
         fn create_group(addresses: &Vec<String>, rank: usize, options: &GroupOptions) -> Result<Box<Group>>;
 
@@ -201,6 +225,8 @@ mod ffi {
         /// How long an operation may take if its call does not say, in milliseconds.
         fn timeout(self: &Group) -> i64;
         fn set_timeout(self: &Group, timeout_ms: i64);
+        /// The settings in force.
+        fn settings(self: &Group) -> Vec<Setting>;
         /// Fails every pending operation and every later one.
         fn abort(self: &Group, reason: &str);
         /// Lets pending operations end for at most `slice_ms`, then gives the communicators back; true: done. Call it
@@ -315,8 +341,20 @@ fn world_broadcast(payload: &str, timeout_ms: i64) -> std::result::Result<String
     guard(|| group::world_broadcast(payload, duration(timeout_ms)))
 }
 
-// cxx passes its own vector by reference.
-#[allow(clippy::ptr_arg)]
+fn overrides(given: &[ffi::Override]) -> Result<Overrides> {
+    Overrides::new(given.iter().map(|given| (given.name.as_str(), given.value.as_str())))
+}
+
+fn listed(settings: impl Iterator<Item = (Setting, String, Source)>) -> Vec<ffi::Setting> {
+    in_words(settings).map(|[name, variable, value, source]| ffi::Setting { name, variable, value, source }).collect()
+}
+
+#[allow(clippy::ptr_arg, reason = "cxx passes its own vector by reference")]
+fn read_settings(given: &Vec<ffi::Override>) -> std::result::Result<Vec<ffi::Setting>, Thrown> {
+    guard(|| Ok(listed(group::wishes(&overrides(given)?)?.settings())))
+}
+
+#[allow(clippy::ptr_arg, reason = "cxx passes its own vector by reference")]
 fn create_group(
     addresses: &Vec<String>,
     rank: usize,
@@ -328,7 +366,8 @@ fn create_group(
             "" | "undefined" => options.name.clone(),
             description => format!("{} ({description})", options.name),
         };
-        let options = GroupOptions { name, timeout: duration(options.timeout_ms) };
+        let options =
+            GroupOptions { name, timeout: duration(options.timeout_ms), overrides: overrides(&options.overrides)? };
         Ok(Box::new(Group(Arc::new(group::Group::create(&addresses, rank, options)?))))
     })
 }
@@ -396,7 +435,7 @@ impl Group {
                 let made = issuer.completion().map_err(|error| Error::Internal(error.what().to_owned()))?;
                 Ok(Box::new(Told(made)))
             };
-            Ok(match self.0.start(&invocation, timeout, call.waits, completion)? {
+            Ok(match self.0.start(&invocation, timeout, next(call), completion)? {
                 Started::Ended { sequence, timeout, outcome } => ffi::Issued {
                     request: std::ptr::null_mut(),
                     sequence_number: sequence,
@@ -422,6 +461,10 @@ impl Group {
 
     fn set_timeout(&self, timeout_ms: i64) {
         self.0.set_timeout(duration(timeout_ms));
+    }
+
+    fn settings(&self) -> Vec<ffi::Setting> {
+        guard_or(Vec::new(), || listed(self.0.tuning().settings()))
     }
 
     fn abort(&self, reason: &str) {
@@ -481,82 +524,4 @@ impl Completion for Told {
     fn announce_to_nobody(&mut self) -> bool {
         self.0.as_mut().is_none_or(|completion| completion.announce_to_nobody())
     }
-}
-
-impl From<Kind> for ffi::ErrorKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::None => ffi::ErrorKind::None,
-            Kind::Value => ffi::ErrorKind::Value,
-            Kind::Type => ffi::ErrorKind::Type,
-            Kind::NotImplemented => ffi::ErrorKind::NotImplemented,
-            Kind::Timeout => ffi::ErrorKind::Timeout,
-            Kind::Backend => ffi::ErrorKind::Backend,
-        }
-    }
-}
-
-fn to_call(call: &ffi::Call) -> Result<Call> {
-    let rank = |rank: i64| {
-        usize::try_from(rank).map_err(|_| Error::Argument(format!("rank {rank} is out of range: ranks begin at 0")))
-    };
-    let tag = || {
-        i32::try_from(call.tag)
-            .map_err(|_| Error::Argument(format!("tag {} is out of range: tags are 32-bit integers from 0", call.tag)))
-    };
-    let reduction = || Ok::<_, Error>(Reduction::new(data_type(call.dtype)?, reduce_op(call.reduce_op)?, call.factor)?);
-    Ok(match call.operation {
-        ffi::Operation::Broadcast => Call::Broadcast { root: rank(call.root)? },
-        ffi::Operation::AllReduce => Call::AllReduce(reduction()?),
-        ffi::Operation::Reduce => Call::Reduce { root: rank(call.root)?, reduction: reduction()? },
-        ffi::Operation::AllGather => Call::AllGather,
-        ffi::Operation::Gather => Call::Gather { root: rank(call.root)? },
-        ffi::Operation::Scatter => Call::Scatter { root: rank(call.root)? },
-        ffi::Operation::ReduceScatter => Call::ReduceScatter(reduction()?),
-        ffi::Operation::AllToAll => Call::AllToAll,
-        ffi::Operation::Barrier => Call::Barrier,
-        ffi::Operation::MonitoredBarrier => Call::MonitoredBarrier { wait_all_ranks: call.wait_all_ranks },
-        ffi::Operation::Send => Call::Send { to: rank(call.root)?, tag: tag()? },
-        ffi::Operation::Recv => {
-            Call::Receive { from: if call.root == -1 { None } else { Some(rank(call.root)?) }, tag: tag()? }
-        }
-        ffi::Operation { repr } => return Err(Error::Internal(format!("operation {repr}"))),
-    })
-}
-
-fn data_type(dtype: ffi::DataType) -> Result<DataType> {
-    Ok(match dtype {
-        ffi::DataType::Float16 => DataType::Float16,
-        ffi::DataType::BFloat16 => DataType::BFloat16,
-        ffi::DataType::Float32 => DataType::Float32,
-        ffi::DataType::Float64 => DataType::Float64,
-        ffi::DataType::Complex64 => DataType::Complex64,
-        ffi::DataType::Complex128 => DataType::Complex128,
-        ffi::DataType::UInt8 => DataType::UInt8,
-        ffi::DataType::Int8 => DataType::Int8,
-        ffi::DataType::UInt16 => DataType::UInt16,
-        ffi::DataType::Int16 => DataType::Int16,
-        ffi::DataType::UInt32 => DataType::UInt32,
-        ffi::DataType::Int32 => DataType::Int32,
-        ffi::DataType::UInt64 => DataType::UInt64,
-        ffi::DataType::Int64 => DataType::Int64,
-        ffi::DataType::Bool => DataType::Bool,
-        ffi::DataType::Bytes => DataType::Bytes,
-        ffi::DataType { repr } => return Err(Error::Internal(format!("data type {repr}"))),
-    })
-}
-
-fn reduce_op(op: ffi::ReduceOp) -> Result<ReduceOp> {
-    Ok(match op {
-        ffi::ReduceOp::Sum => ReduceOp::Sum,
-        ffi::ReduceOp::Avg => ReduceOp::Avg,
-        ffi::ReduceOp::Product => ReduceOp::Product,
-        ffi::ReduceOp::Min => ReduceOp::Min,
-        ffi::ReduceOp::Max => ReduceOp::Max,
-        ffi::ReduceOp::BitAnd => ReduceOp::BitAnd,
-        ffi::ReduceOp::BitOr => ReduceOp::BitOr,
-        ffi::ReduceOp::BitXor => ReduceOp::BitXor,
-        ffi::ReduceOp::PremulSum => ReduceOp::PremulSum,
-        ffi::ReduceOp { repr } => return Err(Error::Internal(format!("reduction {repr}"))),
-    })
 }

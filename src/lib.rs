@@ -10,7 +10,7 @@
 //! - [`reduce`]: element types and reductions
 //! - [`transport`]: messages between ranks
 //! - [`mpi`]: every call into MPI; [`shm`]: memory that ranks of one node share
-//! - [`memory`], [`error`]: used by all
+//! - [`tuning`]: what users may choose; [`memory`], [`error`]: used by all
 //!
 //! With `--cfg loom` there is only what the models of `shm` need.
 
@@ -40,6 +40,7 @@ pub mod reduce;
 pub mod shm;
 #[cfg(not(loom))]
 pub mod transport;
+pub mod tuning;
 
 #[cfg(not(loom))]
 pub use engine::{Completion, Operation, Outcome};

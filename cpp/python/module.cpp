@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -83,11 +84,21 @@ void before_python_ends() {
 }
 
 c10::intrusive_ptr<Group> create(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, Milliseconds timeout,
-                                 const std::string& group_name, const std::vector<std::uint64_t>& global_ranks) {
-  auto options = Group::Options::create(timeout);
+                                 const std::string& group_name, const std::vector<std::uint64_t>& global_ranks,
+                                 const c10::intrusive_ptr<Group::Options>& given) {
+  auto options = given ? c10::make_intrusive<Group::Options>(*given) : Group::Options::create();
+  options->timeout = timeout;
   options->group_name = group_name;
   options->global_ranks_in_group = global_ranks;
   return c10::make_intrusive<Group>(store, rank, size, std::move(options));
+}
+
+using Listed = std::vector<std::tuple<std::string, std::string, std::string, std::string>>;
+
+Listed listed(const std::vector<rmpi::Setting>& settings) {
+  Listed list;
+  for (const auto& setting : settings) list.emplace_back(setting.name, setting.variable, setting.value, setting.source);
+  return list;
 }
 
 // A store that serves other ranks must outlive this process's use of it, so this reference is never dropped.
@@ -112,11 +123,24 @@ PYBIND11_MODULE(_C, m) {
   py::class_<Group::Options, c10d::Backend::Options, c10::intrusive_ptr<Group::Options>>(m, "Options")
       .def(py::init(&Group::Options::create), py::arg("timeout") = kBackendDefaultTimeout)
       .def_readwrite("timeout", &Group::Options::timeout)
-      .def_readwrite("group_name", &Group::Options::group_name);
+      .def_readwrite("group_name", &Group::Options::group_name)
+      .def_readwrite("chunk_bytes", &Group::Options::chunk_bytes)
+      .def_readwrite("inline_bytes", &Group::Options::inline_bytes)
+      .def_readwrite("divide_bytes", &Group::Options::divide_bytes)
+      .def_readwrite("leader_bytes", &Group::Options::leader_bytes)
+      .def_readwrite("gather_bytes", &Group::Options::gather_bytes)
+      .def_readwrite("tree_bytes", &Group::Options::tree_bytes)
+      .def_readwrite("spins", &Group::Options::spins)
+      .def_readwrite("shm", &Group::Options::shm)
+      .def_readwrite("single_copy", &Group::Options::single_copy);
   group.attr("Options") = m.attr("Options");
+  group.def(
+      "settings", [](const Group& self) { return listed(self.settings()); },
+      "(name, variable, value, source) of each setting in force.");
 
   m.def("create", &create, py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"),
-        py::arg("group_name"), py::arg("global_ranks"), py::call_guard<py::gil_scoped_release>(),
+        py::arg("group_name"), py::arg("global_ranks"), py::arg("options") = nullptr,
+        py::call_guard<py::gil_scoped_release>(),
         "Creates a group; every member calls it with a store that all share. Raises DistBackendError, naming the ranks "
         "that are missing, when they have not all come within the timeout.");
   m.def("meet", &rmpi::meet, py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"),
@@ -138,6 +162,15 @@ PYBIND11_MODULE(_C, m) {
       },
       py::arg("payload"), py::arg("timeout_ms"), py::call_guard<py::gil_scoped_release>(),
       "Rank 0's payload on every rank. Collective over the MPI world.");
+  m.def(
+      "settings",
+      [](const c10::intrusive_ptr<Group::Options>& options) {
+        return listed(options ? rmpi::settings(*options) : rmpi::settings());
+      },
+      py::arg("options") = nullptr,
+      "(name, variable, value, source) of each setting that a group with these options would have. Raises ValueError "
+      "if "
+      "an option or a variable is wrong. Does not start MPI.");
   m.def("keep_alive", &keep_alive, py::arg("store"), "Keeps a store until the process ends.");
   m.def("mpi_library_version", &rmpi::mpi_library_version, "What the MPI library says of itself. Does not start MPI.");
   m.def("version", &rmpi::version, "The version of torch-rmpi.");

@@ -37,6 +37,18 @@ namespace rmpi {
 /// The name under which the backend is registered.
 inline constexpr const char* kBackendName = "rmpi";
 
+/// A setting of a group, as it is in force.
+struct Setting {
+  /// As in `ProcessGroupRMPI::Options`.
+  std::string name;
+  /// The environment variable.
+  std::string variable;
+  /// Written as the variable takes it.
+  std::string value;
+  /// "options", "variable" or "default".
+  std::string source;
+};
+
 /// A c10d process group whose members are processes of one MPI job. The members need not be the whole job, and their
 /// ranks in the group need not be their MPI ranks.
 class RMPI_API ProcessGroupRMPI : public c10d::Backend {
@@ -45,6 +57,21 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
     explicit Options(std::chrono::milliseconds timeout = kBackendDefaultTimeout);
     static c10::intrusive_ptr<Options> create(std::chrono::milliseconds timeout = kBackendDefaultTimeout);
     c10::intrusive_ptr<c10d::Backend::Options> clone() const TORCH_RMPI_OVERRIDE_SINCE_2_14;
+
+    /// Settings, for which docs/tuning.md says what they do. One that is not given here is that of its environment
+    /// variable (TORCH_RMPI_CHUNK_BYTES for chunk_bytes), or else has a default. All but inline_bytes and spins must be
+    /// the same on every rank of the group; creating it raises DistBackendError on all of them otherwise, and
+    /// ValueError if a value is out of range.
+    std::optional<std::int64_t> chunk_bytes;
+    std::optional<std::int64_t> inline_bytes;
+    std::optional<std::int64_t> divide_bytes;
+    std::optional<std::int64_t> leader_bytes;
+    std::optional<std::int64_t> gather_bytes;
+    std::optional<std::int64_t> tree_bytes;
+    std::optional<std::int64_t> spins;
+    std::optional<bool> shm;
+    /// "auto", "always" or "never".
+    std::optional<std::string> single_copy;
   };
 
   /// Collective over the members: each calls it with its own rank and a store that all of them share. Starts MPI when
@@ -62,6 +89,8 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   const std::string getBackendName() const override;
   c10::intrusive_ptr<c10d::Backend::Options> getBackendOptions() override;
   void setTimeout(std::chrono::milliseconds timeout) override;
+  /// The settings in force.
+  std::vector<Setting> settings() const;
   uint64_t getSequenceNumberForGroup() override;
   c10d::ErrorType getError() override;
 
@@ -169,6 +198,10 @@ RMPI_API void set_main_thread(unsigned long thread);
 /// no callback is started and no tensor destroyed, as either may belong to the interpreter, and no other thread returns
 /// from a wait. Takes a tenth of a second if one has just returned, which lets it come back to the interpreter in time.
 RMPI_API void before_interpreter_ends();
+
+/// The settings that a group with these options would have, where they do not depend on its ranks. ValueError if an
+/// option or a variable is wrong. Does not start MPI.
+RMPI_API std::vector<Setting> settings(const ProcessGroupRMPI::Options& options = ProcessGroupRMPI::Options());
 
 /// What the MPI library says of itself (MPI_Get_library_version). Does not start MPI.
 RMPI_API std::string mpi_library_version();

@@ -5,15 +5,31 @@ from datetime import timedelta
 from torch._C._distributed_c10d import Backend, Store
 
 class Options(Backend.Options):
-    """Options of a group."""
+    """Options of a group.
+
+    A setting that is None is that of its environment variable (TORCH_RMPI_CHUNK_BYTES for chunk_bytes), or else has a
+    default; docs/tuning.md says what each does.
+    """
 
     timeout: timedelta
+    chunk_bytes: int | None
+    inline_bytes: int | None
+    divide_bytes: int | None
+    leader_bytes: int | None
+    gather_bytes: int | None
+    tree_bytes: int | None
+    spins: int | None
+    shm: bool | None
+    single_copy: str | None
     def __init__(self, timeout: timedelta = ...) -> None: ...
 
 class ProcessGroupRMPI(Backend):
     """A process group over MPI; see `create`."""
 
     Options: type[Options]
+
+    def settings(self) -> list[tuple[str, str, str, str]]:
+        """Return (name, variable, value, source) of each setting in force."""
 
 def create(
     store: Store,
@@ -22,10 +38,17 @@ def create(
     timeout: timedelta,
     group_name: str,
     global_ranks: list[int],
+    options: Options | None = None,
 ) -> ProcessGroupRMPI:
-    """Create a group; every member calls it with a store that all share.
+    """Create a group; every member calls it with a store that all share. Of the options only the settings count.
 
     Raises DistBackendError, naming the ranks that are missing, when they have not all come within the timeout.
+    """
+
+def settings(options: Options | None = None) -> list[tuple[str, str, str, str]]:
+    """Return (name, variable, value, source) of each setting that a group with these options would have.
+
+    Raises ValueError if an option or a variable is wrong. Does not start MPI.
     """
 
 def meet(store: Store, rank: int, size: int, timeout: timedelta, group_name: str) -> None:

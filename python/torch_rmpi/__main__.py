@@ -1,4 +1,4 @@
-"""`python -m torch_rmpi`: what is installed, what it was built with, and whether the two fit."""
+"""`python -m torch_rmpi`: what is installed, what it was built with, whether the two fit, and the settings."""
 
 from __future__ import annotations
 
@@ -54,6 +54,13 @@ def _extension() -> bool:
     plugin = getattr(distributed_c10d.Backend, "_plugins", {}).get("MPI")
     ours = getattr(getattr(plugin, "creator_fn", None), "__module__", "").startswith("torch_rmpi")
     _line('the name "mpi"', "torch-rmpi" if ours else "torch's own")
+    try:
+        settings = module.settings()
+    except ValueError as error:
+        _line("settings", f"not usable: {error}")
+        return False
+    for name, variable, value, source in settings:
+        _line(name, f"{value} ({variable if source == 'variable' else source})")
     return True
 
 

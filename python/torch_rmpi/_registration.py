@@ -38,7 +38,8 @@ def create(opts: Any, backend_options: object | None) -> ProcessGroupRMPI:
         ImportError: the extension or a library it needs is missing.
         RuntimeError: MPI has fewer processes than the group has ranks: the launcher belongs to another MPI.
         TypeError: `backend_options` is no options object.
-        torch.distributed.DistBackendError: a member did not come in time, or MPI failed.
+        ValueError: a setting in `backend_options`, or of a variable TORCH_RMPI_*, is out of range.
+        torch.distributed.DistBackendError: a member did not come in time, or has other settings, or MPI failed.
     """
     return _create(opts, backend_options, _usable_store(opts), opts.group_rank, opts.group_size)
 
@@ -77,6 +78,9 @@ def is_placeholder(store: Store) -> bool:
 def _create(opts: Any, backend_options: object | None, store: Store, rank: int, size: int) -> ProcessGroupRMPI:
     module = extension()
     timeout = _timeout(module, opts, backend_options)
+    own_options = backend_options if isinstance(backend_options, module.Options) else None
+    # What is wrong with the settings is said before the others are met, who would wait for this rank.
+    module.settings(own_options)
     _launcher_env.claim()
     if size > 1:
         # MPI_Init may wait for every process of the job. Here is known who is missing.
@@ -84,7 +88,7 @@ def _create(opts: Any, backend_options: object | None, store: Store, rank: int, 
         module.start(timeout)
         _launcher_env.require_world(size, module.world_size())
     global_ranks = list(opts.global_ranks_in_group) or list(range(size))
-    backend: ProcessGroupRMPI = module.create(store, rank, size, timeout, opts.group_id, global_ranks)
+    backend: ProcessGroupRMPI = module.create(store, rank, size, timeout, opts.group_id, global_ranks, own_options)
     return backend
 
 

@@ -12,8 +12,6 @@ use crate::error::Result;
 use crate::memory::View;
 use crate::reduce::Reduction;
 
-/// Up to this many bytes in all contributions together, every rank gathers and reduces everything.
-pub(super) const SHORT: usize = 32 << 10;
 /// The longest piece that is reduced at once; it bounds the scratch memory.
 const PIECE: usize = 8 << 20;
 
@@ -22,7 +20,7 @@ pub async fn all_reduce(context: Context, input: View, output: View, reduction: 
     if context.size() == 1 {
         return Ok(reduction.reduce(&output, &[input])?);
     }
-    if input.len() * context.size() <= SHORT {
+    if input.len() * context.size() <= context.thresholds().gather {
         return gather(&context, &input, |inputs| Ok(reduction.reduce(&output, inputs)?)).await;
     }
     let (inputs, outputs) = (pieces(&input, PIECE), pieces(&output, PIECE));

@@ -8,14 +8,12 @@ use super::slices::{parts, pieces};
 use crate::error::Result;
 use crate::memory::View;
 
-/// From this length on slices are scattered.
-const LONG: usize = 128 << 10;
 /// The longest piece that is scattered at once: what follows overlaps.
 const PIECE: usize = 16 << 20;
 
 /// Copies `root`'s memory to every rank's.
 pub async fn broadcast(context: Context, memory: View, root: usize) -> Result<()> {
-    if memory.len() < LONG || context.size() == 2 {
+    if memory.len() < context.thresholds().tree || context.size() == 2 {
         return binomial(&context, &memory, root).await;
     }
     for piece in pieces(&memory, PIECE) {

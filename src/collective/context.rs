@@ -8,6 +8,7 @@ use std::task::Poll;
 use crate::error::Result;
 use crate::memory::View;
 use crate::transport::{Channel, Lease, Outstanding, Posted, Subset, Transport};
+use crate::tuning::Thresholds;
 
 /// One operation's access to its group.
 #[derive(Clone)]
@@ -16,12 +17,23 @@ pub struct Context {
     outstanding: Arc<Outstanding>,
     channel: Channel,
     tag: i32,
+    thresholds: Thresholds,
 }
 
 impl Context {
     /// Messages carry `tag` on `channel`, and are kept in `outstanding` until they have completed.
     pub fn new(transport: Arc<dyn Transport>, outstanding: Arc<Outstanding>, channel: Channel, tag: i32) -> Self {
-        Context { transport, outstanding, channel, tag }
+        Context { transport, outstanding, channel, tag, thresholds: Thresholds::default() }
+    }
+
+    /// The same with other sizes at which algorithms change.
+    pub fn with(self, thresholds: Thresholds) -> Self {
+        Context { thresholds, ..self }
+    }
+
+    /// The sizes at which algorithms change, the same on all ranks.
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
     }
 
     /// This rank.

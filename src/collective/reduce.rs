@@ -9,8 +9,6 @@ use crate::error::Result;
 use crate::memory::View;
 use crate::reduce::Reduction;
 
-/// Up to this many bytes, and for two ranks always, the root reduces alone.
-const SHORT: usize = 64 << 10;
 /// The longest piece that is reduced at once; it bounds the scratch memory.
 const PIECE: usize = 8 << 20;
 
@@ -26,7 +24,8 @@ pub async fn reduce(
     let outputs = output.map(|output| pieces(&output, PIECE));
     for (index, input) in pieces(&input, PIECE).iter().enumerate() {
         let output = outputs.as_ref().map(|outputs| &outputs[index]);
-        if input.len() <= SHORT || context.size() <= 2 {
+        // Nobody but the root receives all inputs, so it pays for longer ones than in an all-reduce.
+        if input.len() <= 2 * context.thresholds().gather || context.size() <= 2 {
             reduce_at_root(&context, input, output, root, &reduction).await?;
         } else {
             reduce_slices(&context, input, output, root, &reduction).await?;

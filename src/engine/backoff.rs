@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::tuning;
+
 /// The longest sleep between two polls while messages are under way.
 const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 /// The shortest sleep; the scheduler adds about 50 us.
@@ -12,9 +14,8 @@ const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
 /// More ranks than cores on this host: spinning would only keep the peer from running.
 static CROWDED: AtomicBool = AtomicBool::new(false);
 
-/// Tells every later backoff how many ranks share this host.
-pub(crate) fn set_ranks_on_host(ranks: usize) {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+/// Tells every later wait how many ranks share the cores of this host.
+pub(crate) fn set_ranks_on_host(ranks: usize, cores: usize) {
     // Relaxed: a hint. Never taken back: a smaller group does not make the host emptier.
     CROWDED.fetch_or(ranks > cores, Ordering::Relaxed);
 }
@@ -23,6 +24,11 @@ pub(crate) fn set_ranks_on_host(ranks: usize) {
 pub(crate) fn is_crowded() -> bool {
     // Relaxed: a hint.
     CROWDED.load(Ordering::Relaxed)
+}
+
+/// How often to look before others may run, where nobody has said it.
+pub(super) fn default_spins() -> u32 {
+    if is_crowded() { 0 } else { tuning::SPINS }
 }
 
 /// The patience of one wait.
@@ -35,9 +41,10 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// For a thread whose caller waits for the result.
-    pub fn waiter() -> Self {
-        Backoff { spins: if is_crowded() { 0 } else { 500 }, yields: 200, idle: 0, since: Instant::now() }
+    /// For a thread whose caller waits for the result. It spins half of `spins` times: each look is a turn of the whole
+    /// engine, not one at a few flags.
+    pub fn waiter(spins: u32) -> Self {
+        Backoff { spins: spins.div_ceil(2), yields: 200, idle: 0, since: Instant::now() }
     }
 
     /// For the background thread, which must not take cores from those that compute.
@@ -58,7 +65,7 @@ impl Backoff {
         self.idle = self.idle.saturating_add(1);
         if self.idle <= self.spins {
             Step::Spin
-        } else if self.idle <= self.spins + self.yields {
+        } else if self.idle <= self.spins.saturating_add(self.yields) {
             Step::Yield
         } else {
             // A sixteenth of the time waited so far: a long wait costs little, a short one ends soon.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use once_cell::sync::OnceCell;
 
+use super::backoff;
 use crate::error::{Error, Kind, Result};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -23,6 +24,8 @@ pub struct Lane {
     on_failure: OnceCell<OnLaneFailure>,
     /// Operations issued whose completion has not been dropped.
     pending: AtomicUsize,
+    /// How often who waits for an operation looks before it lets others run; `None`: as the machine allows.
+    spins: Option<u32>,
 }
 
 impl Lane {
@@ -30,7 +33,18 @@ impl Lane {
     pub fn new(name: String, rank: usize) -> Self {
         // Relaxed: only uniqueness matters.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Lane { id, name, rank, failure: OnceCell::new(), on_failure: OnceCell::new(), pending: AtomicUsize::new(0) }
+        let (failure, on_failure) = (OnceCell::new(), OnceCell::new());
+        Lane { id, name, rank, failure, on_failure, pending: AtomicUsize::new(0), spins: None }
+    }
+
+    /// The same, and whoever waits looks so often before it lets others run, if that is said.
+    pub fn spinning(self, spins: Option<u32>) -> Self {
+        Lane { spins, ..self }
+    }
+
+    /// How often whoever waits looks before it lets others run.
+    pub fn spins(&self) -> u32 {
+        self.spins.unwrap_or_else(backoff::default_spins)
     }
 
     /// The group's name.

@@ -23,7 +23,7 @@ impl Engine {
         }
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let _waiting = Waiting::new(self);
-        let mut backoff = Backoff::waiter();
+        let mut backoff = Backoff::waiter(operation.lane().spins());
         loop {
             let turn = self.try_turn(Driver::Waiter);
             if operation.is_done() {
@@ -88,7 +88,7 @@ impl Engine {
         }
         let until = Instant::now() + limit;
         let _waiting = Waiting::new(self);
-        let mut backoff = Backoff::waiter();
+        let mut backoff = Backoff::waiter(lane.spins());
         while lane.pending() > 0 {
             let left = until.saturating_duration_since(Instant::now());
             let moved = self.try_turn(Driver::Waiter).is_some_and(|turn| turn.moved);

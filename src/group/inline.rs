@@ -1,30 +1,31 @@
 //! Short operations on the caller's own thread: nothing is handed over, and no other thread is woken.
 
+use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use super::{Call, Invocation, Node, Shared};
 use crate::collective::node::{self, Begun};
-use crate::engine::{self, Outcome, panic_text};
+use crate::engine::{Outcome, panic_text};
 use crate::error::{Error, Result};
 use crate::memory::View;
-use crate::transport::{Channel, SharedTransport};
+use crate::transport::{Channel, Receipt, SharedTransport};
 
-/// Up to this many bytes of inputs and outputs an operation is short.
-const SHORT: usize = 32 << 10;
-/// How often the caller looks for its peers before the engine takes over: some ten microseconds.
-const LOOKS: u32 = 1000;
-/// The same where spinning keeps a peer from running: each time the caller lets another thread run.
+/// How often the caller of a collective looks for its peers before the engine takes over, where spinning keeps a peer from
+/// running: each time the caller lets another thread run.
 const YIELDS: u32 = 20;
-/// How often it looks for a message where such looks have been in vain.
+/// How often a receive is looked for where looks are seldom in vain: some ten microseconds.
+const LOOKS: u32 = 300;
+/// The same where they have been in vain.
 const FEW_LOOKS: u32 = 8;
-/// Of so many receives, one looks as often as if none had been in vain.
+/// Of so many receives, one is looked for as if no look had been in vain.
 const ONE_IN: u32 = 32;
 
-/// Whether it is worth it: a long one is not faster this way, and would keep other threads of the group waiting.
-pub(super) fn is_short(invocation: &Invocation<'_>) -> bool {
-    invocation.inputs.iter().chain(invocation.outputs).map(View::len).sum::<usize>() <= SHORT
+/// Whether it has no more than `most` bytes of inputs and outputs. A long one is not faster this way, and would keep other
+/// threads of the group waiting.
+pub(super) fn is_short(invocation: &Invocation<'_>, most: usize) -> bool {
+    invocation.inputs.iter().chain(invocation.outputs).map(View::len).sum::<usize>() <= most
 }
 
 /// What came of it.
@@ -34,69 +35,88 @@ pub(super) enum Attempt {
     Open(Option<Begun>),
 }
 
-/// Begins, and looks for the peers for a moment. Nothing of the group may be under way.
-pub(super) fn attempt(shared: &Shared, patience: &Patience, invocation: &Invocation<'_>) -> Attempt {
-    // As for schedules that the engine polls: a panic is a defect, and the group cannot go on.
-    catch_unwind(AssertUnwindSafe(|| match invocation.call {
-        Call::Send { .. } | Call::Receive { .. } => message(&shared.transport, patience, invocation),
-        _ => collective(&shared.node, invocation),
-    }))
-    .unwrap_or_else(|panic| Attempt::Ended(Err(Error::Internal(panic_text(&*panic)))))
+/// Begins a collective, and looks for the peers `spins` times, or for a moment in which others run if that is 0. Nothing
+/// of the group may be under way.
+pub(super) fn collective(shared: &Shared, invocation: &Invocation<'_>, spins: u32) -> Attempt {
+    guard(|| {
+        let node: &Node = &shared.node;
+        let mut begun = node::begin(node, invocation);
+        for _ in 0..if spins == 0 { YIELDS } else { spins } {
+            if begun.is_ready(node) {
+                return match begun.go_on(node, invocation) {
+                    Ok(true) => Attempt::Ended(Ok(Outcome::default())),
+                    Ok(false) => Attempt::Open(Some(begun)),
+                    Err(error) => Attempt::Ended(Err(error)),
+                };
+            }
+            if spins == 0 {
+                thread::yield_now();
+            } else {
+                hint::spin_loop();
+            }
+        }
+        Attempt::Open(Some(begun))
+    })
 }
 
-fn collective(node: &Node, invocation: &Invocation<'_>) -> Attempt {
-    let mut begun = node::begin(node, invocation);
-    if !look(LOOKS, || begun.is_ready(node)) {
-        return Attempt::Open(Some(begun));
-    }
-    match begun.go_on(node, invocation) {
-        Ok(true) => Attempt::Ended(Ok(Outcome::default())),
-        Ok(false) => Attempt::Open(Some(begun)),
-        Err(error) => Attempt::Ended(Err(error)),
-    }
+/// Sends a message if it can leave, or looks for one, up to `spins` times if it may come any moment. No message of the
+/// group may have been waiting.
+pub(super) fn message(shared: &Shared, patience: &Patience, invocation: &Invocation<'_>, spins: u32) -> Attempt {
+    guard(|| {
+        let only = |views: &[View]| views.first().copied().unwrap_or(View::empty());
+        let outcome = match invocation.call {
+            Call::Send { to, tag } => shared
+                .transport
+                .send_now(Channel::PointToPoint, to, tag, &only(invocation.inputs))
+                .then(Outcome::default),
+            Call::Receive { from, tag } => {
+                receive(&shared.transport, from, tag, &only(invocation.outputs), patience, spins)
+            }
+            _ => None,
+        };
+        outcome.map_or(Attempt::Open(None), |outcome| Attempt::Ended(Ok(outcome)))
+    })
 }
 
-fn message(transport: &SharedTransport, patience: &Patience, invocation: &Invocation<'_>) -> Attempt {
-    let only = |views: &[View]| views.first().copied().unwrap_or(View::empty());
-    let channel = Channel::PointToPoint;
-    let outcome = match invocation.call {
-        Call::Send { to, tag } => transport.send_now(channel, to, tag, &only(invocation.inputs)).then(Outcome::default),
-        Call::Receive { from, tag } => {
-            let buffer = only(invocation.outputs);
-            let mut arrival = None;
-            let has_come = look(patience.looks(), || {
-                arrival = transport.receive_now(channel, from, tag, &buffer);
-                arrival.is_some()
-            });
-            patience.learn(has_come);
-            arrival.map(|arrival| Outcome { source: Some(arrival.peer) })
+fn receive(
+    transport: &SharedTransport,
+    from: Option<usize>,
+    tag: i32,
+    buffer: &View,
+    patience: &Patience,
+    spins: u32,
+) -> Option<Outcome> {
+    let looks = spins.min(patience.looks());
+    for look in 0..looks.max(1) {
+        if look > 0 {
+            hint::spin_loop();
         }
-        _ => None,
-    };
-    outcome.map_or(Attempt::Open(None), |outcome| Attempt::Ended(Ok(outcome)))
-}
-
-/// Whether something is so, now or in a moment.
-fn look(looks: u32, mut is_so: impl FnMut() -> bool) -> bool {
-    let crowded = engine::is_crowded();
-    for _ in 0..if crowded { looks.min(YIELDS) } else { looks } {
-        if is_so() {
-            return true;
-        }
-        if crowded {
-            thread::yield_now();
-        } else {
-            std::hint::spin_loop();
+        match transport.receive_now(Channel::PointToPoint, from, tag, buffer) {
+            Receipt::Taken(arrival) => {
+                patience.learn(true);
+                return Some(Outcome { source: Some(arrival.peer) });
+            }
+            Receipt::NotYet => {}
+            Receipt::NotNext => return None,
         }
     }
-    false
+    if looks > 0 {
+        patience.learn(false);
+    }
+    None
+}
+
+/// As for schedules that the engine polls: a panic is a defect, and the group cannot go on.
+fn guard(attempt: impl FnOnce() -> Attempt) -> Attempt {
+    catch_unwind(AssertUnwindSafe(attempt))
+        .unwrap_or_else(|panic| Attempt::Ended(Err(Error::Internal(panic_text(&*panic)))))
 }
 
 /// How long a group looks for a message when its receive is issued. Whoever issues receives long before the messages come
-/// is not to lose time by it.
+/// is to lose little time by it.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// Receives since the last one that was not in vain.
+    /// How much more often, of late, looks were in vain than not.
     in_vain: AtomicU32,
 }
 
@@ -110,10 +130,8 @@ impl Patience {
     }
 
     fn learn(&self, has_come: bool) {
-        if has_come {
-            self.in_vain.store(0, Ordering::Relaxed);
-        } else {
-            self.in_vain.fetch_add(1, Ordering::Relaxed);
-        }
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        let learnt = if has_come { in_vain / 2 } else { in_vain.wrapping_add(1) };
+        self.in_vain.store(learnt, Ordering::Relaxed);
     }
 }

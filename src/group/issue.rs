@@ -27,6 +27,17 @@ pub enum Started {
     Pending(Arc<Operation>),
 }
 
+/// What the issuer of an operation does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It waits for the operation at once.
+    Waits,
+    /// It goes on, and may wait soon.
+    GoesOn,
+    /// It issues others of the same batch, for which peers may wait.
+    IssuesMore,
+}
+
 impl Group {
     /// Checks and issues an operation. Never waits for a peer. After an error nothing has moved.
     pub fn issue(
@@ -44,7 +55,7 @@ impl Group {
     }
 
     /// As [`Group::issue`], but a short operation is gone on with here for a moment: a message, and a collective if the
-    /// caller `waits` for it at once, which it has to do with what is pending then. Only if the operation does not end in
+    /// caller waits for it at once, which it has to do with what is pending then. Only if the operation does not end in
     /// that time `completion` is called, which makes the one to tell.
     ///
     /// # Errors
@@ -53,19 +64,29 @@ impl Group {
         &self,
         invocation: &Invocation<'_>,
         timeout: Option<Duration>,
-        waits: bool,
+        next: Next,
         completion: impl FnOnce() -> Result<Box<dyn Completion>>,
     ) -> Result<Started> {
-        let place = self.admit(invocation, timeout)?;
+        let mut place = self.admit(invocation, timeout)?;
         let mut begun = None;
         let mut _held = None;
+        let is_message = place.order() == Order::Free;
         if let Some(shared) = place.shared()
-            && (waits || place.order() == Order::Free)
+            && (is_message || next == Next::Waits)
             && self.lane.pending() == 0
-            && inline::is_short(invocation)
+            && inline::is_short(invocation, self.tuning.inline())
         {
             _held = Some(self.lane.hold());
-            match inline::attempt(shared, &self.patience, invocation) {
+            let spins = self.lane.spins();
+            let attempt = if is_message {
+                // Others may go on: what they issue meanwhile finds this one pending.
+                place.issued = None;
+                let spins = if next == Next::IssuesMore { 0 } else { spins };
+                inline::message(shared, &self.patience, invocation, spins)
+            } else {
+                inline::collective(shared, invocation, spins)
+            };
+            match attempt {
                 Attempt::Open(state) => begun = state,
                 Attempt::Ended(Ok(outcome)) => {
                     return Ok(Started::Ended { sequence: place.sequence, timeout: place.timeout, outcome });
@@ -81,7 +102,7 @@ impl Group {
         let operation = place.operation();
         let engine = place.engine;
         place.submit(operation.clone(), begun, completion);
-        if !waits {
+        if next != Next::Waits {
             engine.begin(&operation);
         }
         Ok(Started::Pending(operation))
@@ -93,7 +114,7 @@ impl Group {
     }
 
     pub(super) fn run_for(&self, invocation: &Invocation<'_>, timeout: Option<Duration>) -> Result<Outcome> {
-        let operation = match self.start(invocation, timeout, true, || Ok(Box::new(Nobody)))? {
+        let operation = match self.start(invocation, timeout, Next::Waits, || Ok(Box::new(Nobody)))? {
             Started::Ended { outcome, .. } => return Ok(outcome),
             Started::Pending(operation) => operation,
         };
@@ -124,22 +145,22 @@ impl Group {
         };
         let sequence = *counter;
         *counter += 1;
-        Ok(Place { group: self, engine, invocation, _issued: issued, sequence, timeout })
+        Ok(Place { group: self, engine, invocation, issued: Some(issued), sequence, timeout })
     }
 }
 
-/// The place of a call among its group's operations. No other call gets one until this is gone: the order of sequence
-/// numbers is the order of execution.
+/// The place of a call among its group's operations.
 struct Place<'a> {
     group: &'a Group,
     engine: &'static Engine,
     invocation: &'a Invocation<'a>,
-    _issued: MutexGuard<'a, Issued>,
+    /// No other call gets a place until this is gone: the order of collectives' numbers is the order of execution.
+    issued: Option<MutexGuard<'a, Issued>>,
     sequence: u64,
     timeout: Duration,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
     fn order(&self) -> Order {
         match self.invocation.call {
             Call::Send { .. } | Call::Receive { .. } | Call::MonitoredBarrier { .. } => Order::Free,
@@ -155,7 +176,7 @@ impl Place<'_> {
     }
 
     /// The shared memory that it goes through, if it does.
-    fn shared(&self) -> Option<&Shared> {
+    fn shared(&self) -> Option<&'a Shared> {
         match self.invocation.call {
             Call::MonitoredBarrier { .. } => None,
             _ => self.group.shared.as_ref(),

@@ -10,7 +10,7 @@ mod world;
 
 pub use crate::collective::{Call, Invocation};
 pub use address::Address;
-pub use issue::Started;
+pub use issue::{Next, Started};
 pub use world::world_broadcast;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,8 +23,10 @@ use crate::collective::across::{self, Topology};
 use crate::engine::{self, Engine, Lane, Operation, engine};
 use crate::error::{Error, Kind, Result};
 use crate::mpi::{self, Environment};
+use crate::reduce::Instructions;
 use crate::shm::{Farewell, Node};
 use crate::transport::{MpiTransport, SharedTransport, SpanningTransport, Transport};
+use crate::tuning::{Overrides, Tuning, Wishes};
 
 /// The timeout of an operation if nothing else is said: as torch's (c10d `kBackendDefaultTimeout`).
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -44,12 +46,20 @@ pub struct GroupOptions {
     pub name: String,
     /// How long an operation may take if its call does not say.
     pub timeout: Duration,
+    /// Settings that are not to be those of the environment variables, or the defaults.
+    pub overrides: Overrides,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        GroupOptions { name: "world".to_owned(), timeout: DEFAULT_TIMEOUT }
+        GroupOptions { name: "world".to_owned(), timeout: DEFAULT_TIMEOUT, overrides: Overrides::default() }
     }
+}
+
+/// What overrides and variables say; an error if something in them is not understood, or was not possible for any group.
+pub fn wishes(overrides: &Overrides) -> Result<Wishes> {
+    Instructions::check_variable()?;
+    Wishes::new(overrides)
 }
 
 /// MPI and the engine, in the order in which the exit handler must find them.
@@ -71,6 +81,7 @@ pub struct Group {
     spanning: Option<Spanning>,
     /// Present if ranks that share no memory tell each other what they call: each as a node of its own.
     apart: Option<Arc<Topology>>,
+    tuning: Tuning,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
     patience: inline::Patience,
@@ -104,9 +115,10 @@ impl Group {
     /// Creates a group of the processes at `addresses`, in rank order; this process is `rank`. Every member calls it,
     /// after all have exchanged their addresses (so none keeps the others waiting), with the same arguments but `rank`.
     pub fn create(addresses: &[Address], rank: usize, options: GroupOptions) -> Result<Group> {
+        let wishes = wishes(&options.overrides)?;
         let (environment, engine) = start()?;
         let world_ranks = address::check(addresses, rank, environment)?;
-        Group::of_world_ranks(environment, engine, &world_ranks, options)
+        Group::of_world_ranks(environment, engine, &world_ranks, options, &wishes)
     }
 
     /// A group of the processes with these ranks in MPI_COMM_WORLD, all of which are here.
@@ -115,14 +127,15 @@ impl Group {
         engine: &'static Engine,
         world_ranks: &[usize],
         options: GroupOptions,
+        wishes: &Wishes,
     ) -> Result<Group> {
         let transport = MpiTransport::create(environment, world_ranks, address::creation_tag(&options.name))?;
         let (rank, size) = (transport.rank(), transport.size());
         if size != world_ranks.len() || world_ranks[rank] != environment.world_rank() {
             return Err(Error::Internal(format!("MPI made this process rank {rank} of {size} in {world_ranks:?}")));
         }
-        let mut group = Group::over(engine, transport, options);
-        group.meet_neighbours()?;
+        let mut group = Group::over(engine, transport, options, wishes);
+        group.meet_neighbours(wishes)?;
         let over = match (&group.shared, &group.spanning) {
             (Some(_), _) => "shared memory and ".to_owned(),
             (_, Some(Spanning { place, .. })) => {
@@ -130,18 +143,20 @@ impl Group {
             }
             _ => String::new(),
         };
-        log::info!("group \"{}\": rank {rank} of {size} over {over}{}", group.lane.name(), mpi::library_version());
+        let name = group.lane.name();
+        log::info!("group \"{name}\": rank {rank} of {size} over {over}{}; {}", mpi::library_version(), group.tuning);
         Ok(group)
     }
 
-    fn over(engine: &'static Engine, transport: MpiTransport, options: GroupOptions) -> Group {
+    fn over(engine: &'static Engine, transport: MpiTransport, options: GroupOptions, wishes: &Wishes) -> Group {
         let group = Group {
             engine,
-            lane: Arc::new(Lane::new(options.name, transport.rank())),
+            lane: Arc::new(Lane::new(options.name, transport.rank()).spinning(wishes.spins())),
             transport: Arc::new(transport),
             shared: None,
             spanning: None,
             apart: None,
+            tuning: wishes.resolve(1, engine::is_crowded()),
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
             patience: inline::Patience::default(),
@@ -172,6 +187,11 @@ impl Group {
     pub fn set_timeout(&self, timeout: Duration) {
         let ms = timeout.min(LONGEST_TIMEOUT).as_millis() as u64;
         self.timeout_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// The settings in force.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// Number of collectives issued.

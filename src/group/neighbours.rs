@@ -9,11 +9,11 @@ use crate::collective::node;
 use crate::engine::{self, Witness};
 use crate::error::{Error, Result};
 use crate::memory::{Scratch, View};
+use crate::shm::identity::Cores;
 use crate::shm::{Card, Farewell, Location, Meeting, Node, Sample};
 use crate::transport::{Outstanding, SharedTransport, SpanningTransport};
+use crate::tuning::{SingleCopy, Terms, Wishes, check_agreement};
 
-/// Bytes that a rank shows at a time.
-const CAPACITY: usize = 256 << 10;
 /// More ranks of a node than this do not share memory.
 const MOST: usize = 256;
 /// More ranks than this, none of which share memory, do not tell each other what they call: each would tell all others.
@@ -23,20 +23,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Group {
     /// Shares memory with the other ranks of this node, if any node holds several and all ranks of the group can. All of
-    /// them call it; they use it all or not at all.
-    pub(super) fn meet_neighbours(&mut self) -> Result<()> {
-        let meeting = Meeting::open().inspect_err(|error| log::warn!("{error}")).ok();
+    /// them call it; they use it all or not at all. An error on all of them if they were told different things.
+    pub(super) fn meet_neighbours(&mut self, wishes: &Wishes) -> Result<()> {
+        let meeting = match wishes.resolve(1, false).shares_memory() {
+            true => Meeting::open().inspect_err(|error| log::warn!("{error}")).ok(),
+            false => None,
+        };
         let card = meeting.as_ref().map_or(Card::nowhere(), Meeting::card);
-        let cards: Vec<_> = self.exchange(card.to_bytes())?.iter().map(Card::from_bytes).collect();
-        engine::set_ranks_on_host(cards.iter().filter(|other| other.is_on_host_of(&card)).count());
-        // All ranks see the same cards, and so decide alike.
+        let introduction = Introduction { card, terms: Terms::new(wishes), cores: Cores::of_this_process() };
+        let introductions: Vec<_> =
+            self.exchange(introduction.to_bytes())?.iter().map(Introduction::from_bytes).collect();
+        let cards: Vec<_> = introductions.iter().map(|other| other.card).collect();
+        let on_host = introductions.iter().filter(|other| other.card.is_on_host_of(&card));
+        let cores = on_host.clone().fold(introduction.cores, |cores, other| cores.and(&other.cores)).count();
+        engine::set_ranks_on_host(on_host.count(), cores);
+        // All ranks see the same introductions, and so decide alike.
         let topology = Topology::new(cards.len(), self.rank(), |a, b| cards[a].is_on_node_of(&cards[b]));
-        if (2..=MOST).contains(&topology.width()) {
+        let terms: Vec<_> = introductions.iter().map(|other| other.terms).collect();
+        let named = |error: Error| error.during(format!("creating group \"{}\"", self.lane.name()));
+        check_agreement(&terms, topology.width()).map_err(named)?;
+        self.tuning = wishes.resolve(topology.width(), engine::is_crowded());
+        if self.tuning.shares_memory() && (2..=MOST).contains(&topology.width()) {
+            self.tuning.check_chunk(topology.width()).map_err(named)?;
             // A rank that is alone on its node takes part, too: it shares with itself what others share.
             let node = meeting
                 .ok_or_else(|| Error::Internal("a card without a meeting".to_owned()))
                 .and_then(|meeting| {
-                    meeting.join(&cards, self.rank(), CAPACITY, Instant::now() + PATIENCE.min(self.timeout()))
+                    meeting.join(&cards, self.rank(), &self.tuning, Instant::now() + PATIENCE.min(self.timeout()))
                 })
                 .inspect_err(|error| log::warn!("group \"{}\": {error}", self.lane.name()))
                 .ok();
@@ -56,11 +69,16 @@ impl Group {
 
     /// Finds out whether the ranks of this node copy straight from each other's memory.
     fn try_single_copy(&self, node: &Node) -> Result<()> {
+        let when = self.tuning.single_copy();
+        // All ranks say so.
+        if when == SingleCopy::Never {
+            return Ok(());
+        }
         let here = |rank: usize| node.group_rank(rank);
         let mut sample = Sample::new();
         let locations = self.exchange(sample.location().to_bytes())?;
         let locations: Vec<_> = (0..node.size()).map(|rank| Location::from_bytes(&locations[here(rank)])).collect();
-        let wants = self.exchange([u8::from(sample.try_out(node, &locations))])?;
+        let wants = self.exchange([u8::from(sample.try_out(node, &locations, when))])?;
         // Nobody reads the sample from here on.
         node.copy_once((0..node.size()).all(|rank| wants[here(rank)] == [1]));
         Ok(())
@@ -116,6 +134,42 @@ impl Group {
             }
         }
     }
+}
+
+/// What a rank tells all others of a new group.
+struct Introduction {
+    card: Card,
+    terms: Terms,
+    cores: Cores,
+}
+
+impl Introduction {
+    const TERMS: usize = Card::LEN;
+    const CORES: usize = Self::TERMS + Terms::LEN;
+    const LEN: usize = Self::CORES + Cores::LEN;
+
+    fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..Self::TERMS].copy_from_slice(&self.card.to_bytes());
+        bytes[Self::TERMS..Self::CORES].copy_from_slice(&self.terms.to_bytes());
+        bytes[Self::CORES..].copy_from_slice(&self.cores.to_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; Self::LEN]) -> Introduction {
+        Introduction {
+            card: Card::from_bytes(&part(bytes, 0)),
+            terms: Terms::from_bytes(&part(bytes, Self::TERMS)),
+            cores: Cores::from_bytes(&part(bytes, Self::CORES)),
+        }
+    }
+}
+
+/// The bytes from `start` on.
+fn part<const LEN: usize>(bytes: &[u8], start: usize) -> [u8; LEN] {
+    let mut part = [0; LEN];
+    part.copy_from_slice(&bytes[start..start + LEN]);
+    part
 }
 
 /// The ranks of this node, as a collective that waits for them sees them.

@@ -54,8 +54,7 @@ pub(super) fn schedule(
             }
             if let Some(Spanning { place, .. }) = &group.spanning {
                 let verdict = Arc::new(across::Verdict::default());
-                let context =
-                    |tag| Context::new(group.transport.clone(), outstanding.clone(), Channel::Collective, tag);
+                let context = |tag| context(group, group.transport.clone(), outstanding, Channel::Collective, tag);
                 let contexts = [context(tag), context(TAGS as i32 + tag)];
                 let schedule = across::run(place.clone(), verdict.clone(), contexts, call, dtype, inputs, outputs);
                 return (done(schedule), Some(neighbours::across(&place.node, verdict, outstanding)));
@@ -79,6 +78,16 @@ pub(super) fn schedule(
     (messages(group.transport.clone(), invocation, outstanding, tag, group, timeout), None)
 }
 
+fn context(
+    group: &Group,
+    transport: Arc<dyn Transport>,
+    outstanding: &Arc<Outstanding>,
+    channel: Channel,
+    tag: i32,
+) -> Context {
+    Context::new(transport, outstanding.clone(), channel, tag).with(group.tuning.thresholds())
+}
+
 /// The steps of a call as messages over `transport`.
 fn messages(
     transport: Arc<dyn Transport>,
@@ -94,7 +103,7 @@ fn messages(
         Call::MonitoredBarrier { .. } => (Channel::Collective, 2 * TAGS as i32 + tag),
         _ => (Channel::Collective, tag),
     };
-    let context = Context::new(transport, outstanding.clone(), channel, tag);
+    let context = context(group, transport, outstanding, channel, tag);
     let input = inputs.first().copied().unwrap_or(View::empty());
     let output = outputs.first().copied();
     let all = |views: &[View]| views.to_vec();

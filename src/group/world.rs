@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Call, Group, GroupOptions, Invocation, start};
+use super::{Call, Group, GroupOptions, Invocation, start, wishes};
 use crate::error::{Error, Result};
 use crate::memory::Scratch;
 use crate::transport::MpiTransport;
@@ -14,6 +14,7 @@ static GIVEN_UP: Mutex<Option<Error>> = Mutex::new(None);
 impl Group {
     /// The group of all processes of MPI_COMM_WORLD, in that order; all of them call it. Starts MPI if nobody has.
     pub fn world(options: GroupOptions) -> Result<Group> {
+        let wishes = wishes(&options.overrides)?;
         let (environment, engine) = start()?;
         // MPI's calls that create a communicator block for as long as one process is missing. Meet first.
         // One at a time, so that two threads do not meet each other's peers. A process that has given up does not come
@@ -23,20 +24,20 @@ impl Group {
             return Err(error.clone());
         }
         let meeting = GroupOptions { name: format!("{} (meeting of all processes)", options.name), ..options.clone() };
-        let meeting = Group::over(engine, MpiTransport::world(environment), meeting);
+        let meeting = Group::over(engine, MpiTransport::world(environment), meeting, &wishes);
         if let Err(error) = meeting.run(&Invocation::new(Call::MonitoredBarrier { wait_all_ranks: true }, &[], &[])) {
             *given_up = Some(error.clone());
             return Err(error);
         }
         let everybody: Vec<usize> = (0..environment.world_size()).collect();
-        Group::of_world_ranks(environment, engine, &everybody, options)
+        Group::of_world_ranks(environment, engine, &everybody, options, &wishes)
     }
 }
 
 /// MPI rank 0's `payload` on every process of MPI_COMM_WORLD; all of them call it, and fail if one does not come within
 /// `timeout`. For what has to be known before a group can be created.
 pub fn world_broadcast(payload: &str, timeout: Duration) -> Result<String> {
-    let group = Group::world(GroupOptions { name: "rendezvous".to_owned(), timeout })?;
+    let group = Group::world(GroupOptions { name: "rendezvous".to_owned(), timeout, ..GroupOptions::default() })?;
     let text = broadcast_text(&group, payload)?;
     while !group.shutdown(timeout)? {}
     Ok(text)

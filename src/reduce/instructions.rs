@@ -4,6 +4,13 @@ use std::fmt;
 
 use once_cell::sync::OnceCell;
 
+use crate::error::{Error, Result};
+
+/// The variable that chooses.
+const VARIABLE: &str = "TORCH_RMPI_SIMD";
+/// What it takes.
+const NAMES: [&str; 4] = ["baseline", "avx2", "avx512", "neon"];
+
 /// A set of instructions that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Instructions {
@@ -28,6 +35,12 @@ impl Instructions {
     /// What every processor of this architecture has.
     #[cfg(target_arch = "aarch64")]
     const LEAST: Instructions = Instructions::Neon;
+
+    /// An error if `TORCH_RMPI_SIMD` names none of any architecture. What this processor lacks is not used, see
+    /// [`Available::chosen`]: machines of a job may differ.
+    pub fn check_variable() -> Result<()> {
+        check(std::env::var_os(VARIABLE).map(|text| text.to_string_lossy().into_owned()).as_deref())
+    }
 
     /// All of this architecture, in the order of their declaration: the most capable last.
     pub const ALL: &[Instructions] = &[
@@ -88,12 +101,21 @@ impl Available {
     /// The most capable ones, or those that `TORCH_RMPI_SIMD` names.
     pub fn chosen() -> Available {
         static CHOSEN: OnceCell<Available> = OnceCell::new();
-        *CHOSEN.get_or_init(|| choose(std::env::var("TORCH_RMPI_SIMD").ok().as_deref()))
+        *CHOSEN.get_or_init(|| choose(std::env::var(VARIABLE).ok().as_deref()))
     }
 
     /// Which they are.
     pub fn get(self) -> Instructions {
         self.0
+    }
+}
+
+fn check(wanted: Option<&str>) -> Result<()> {
+    match wanted {
+        Some(name) if !name.is_empty() && !NAMES.contains(&name) => {
+            Err(Error::Argument(format!("{VARIABLE} is {name:?}, but it takes {}", NAMES.join(" or "))))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -144,5 +166,14 @@ mod tests {
         for (index, &instructions) in Instructions::ALL.iter().enumerate() {
             assert_eq!(instructions as usize, index);
         }
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_an_error() {
+        for known in Instructions::ALL.iter().map(|instructions| Some(instructions.name())).chain([None, Some("")]) {
+            check(known).unwrap();
+        }
+        let text = check(Some("fast")).unwrap_err().to_string();
+        assert_eq!(text, "TORCH_RMPI_SIMD is \"fast\", but it takes baseline or avx2 or avx512 or neon");
     }
 }

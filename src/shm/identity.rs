@@ -4,6 +4,8 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 
+use rustix::thread::{CpuSet, sched_getaffinity};
+
 /// The variable that gives a node another name, so that one machine looks like several.
 pub const NODE_VARIABLE: &str = "TORCH_RMPI_NODE";
 
@@ -29,6 +31,70 @@ pub fn host() -> u64 {
 /// The kernel's boot id; empty if there is none.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Cores that a process may run on. Travels as [`Cores::LEN`] bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// A bit for each.
+    mask: [u64; Self::WORDS],
+    /// How many of them it may use at a time, where the system limits that; otherwise `u64::MAX`.
+    limit: u64,
+}
+
+impl Cores {
+    const WORDS: usize = CpuSet::MAX_CPU / 64;
+    /// Bytes of cores.
+    pub const LEN: usize = 8 * (Self::WORDS + 1);
+
+    /// Those of this process. A launcher may have bound it to one, so what matters is the cores of all ranks together.
+    pub fn of_this_process() -> Cores {
+        let usable = std::thread::available_parallelism().map_or(1, usize::from);
+        let Ok(set) = sched_getaffinity(None) else {
+            return Cores { mask: [0; Self::WORDS], limit: usable as u64 };
+        };
+        let mut mask = [0; Self::WORDS];
+        for core in (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)) {
+            mask[core / 64] |= 1 << (core % 64);
+        }
+        let limit = if usable < set.count() as usize { usable as u64 } else { u64::MAX };
+        Cores { mask, limit }
+    }
+
+    /// Those of this process and of one that shares the machine, whose own limits do not concern this one.
+    pub fn and(mut self, other: &Cores) -> Cores {
+        self.mask.iter_mut().zip(other.mask).for_each(|(word, other)| *word |= other);
+        self
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        let count: u32 = self.mask.iter().map(|word| word.count_ones()).sum();
+        match count {
+            0 => self.limit as usize,
+            _ => (count as usize).min(usize::try_from(self.limit).unwrap_or(usize::MAX)),
+        }
+    }
+
+    /// The cores as bytes.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        for (word, bytes) in self.mask.iter().chain([&self.limit]).zip(bytes.chunks_exact_mut(8)) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// The cores that [`Cores::to_bytes`] has made, on a machine of the same kind.
+    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Cores {
+        let mut cores = Cores { mask: [0; Self::WORDS], limit: 0 };
+        for (word, bytes) in cores.mask.iter_mut().chain([&mut cores.limit]).zip(bytes.chunks_exact(8)) {
+            let mut array = [0; 8];
+            array.copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(array);
+        }
+        cores
+    }
 }
 
 /// A process of this node, as its peers recognise it.
@@ -104,6 +170,27 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn cores_of_processes_that_are_bound_to_different_ones_add_up() {
+        let bound = |core: usize| {
+            let mut mask = [0; Cores::WORDS];
+            mask[core / 64] = 1 << (core % 64);
+            Cores { mask, limit: u64::MAX }
+        };
+        assert_eq!((0..128).fold(bound(3), |cores, core| cores.and(&bound(core))).count(), 128);
+        assert_eq!(bound(3).and(&bound(3)).count(), 1);
+        let limited = Cores { limit: 2, ..bound(0) };
+        assert_eq!(limited.and(&bound(1)).and(&bound(2)).count(), 2);
+        assert_eq!(Cores { mask: [0; Cores::WORDS], limit: 4 }.count(), 4);
+    }
+
+    #[test]
+    fn cores_of_this_process_survive_the_journey() {
+        let own = Cores::of_this_process();
+        assert_eq!(own.count(), std::thread::available_parallelism().unwrap().get());
+        assert_eq!(Cores::from_bytes(&own.to_bytes()), own);
+    }
 
     #[test]
     fn this_process_lives() {

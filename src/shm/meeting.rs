@@ -29,6 +29,7 @@ use super::locality::Locality;
 use super::node::{Member, Node};
 use super::segment::Segment;
 use crate::error::{Error, Result};
+use crate::tuning::Tuning;
 
 /// Descriptors in one message; the kernel takes up to 253.
 const BATCH: usize = 128;
@@ -127,14 +128,13 @@ impl Meeting {
     }
 
     /// Meets the ranks whose cards are those of this node; `cards[r]` is that of rank r of the group, in which this
-    /// process is `rank`. All of them call it, with the same `capacity` (the bytes of a slot). Blocks until they have, or
-    /// `deadline` has passed.
-    pub fn join(self, cards: &[Card], rank: usize, capacity: usize, deadline: Instant) -> Result<Arc<Node>> {
+    /// process is `rank`. All of them call it, with the same settings. Blocks until they have, or `deadline` has passed.
+    pub fn join(self, cards: &[Card], rank: usize, tuning: &Tuning, deadline: Instant) -> Result<Arc<Node>> {
         let on_node: Vec<usize> = (0..cards.len()).filter(|&other| cards[other].is_on_node_of(&self.card)).collect();
         let Some(own) = on_node.iter().position(|&other| other == rank) else {
             return Err(Error::Internal(format!("the card of rank {rank} is of another node")));
         };
-        let layout = Layout::new(on_node.len(), capacity);
+        let layout = Layout::new(on_node.len(), tuning.chunk());
         let (_, doorbell) = own_doorbell_to_share()?;
         let first = &cards[on_node[0]];
         let (segment, descriptors) = if own == 0 {
@@ -158,7 +158,7 @@ impl Meeting {
             log::debug!("rank {rank} is on a node with {domains}");
         }
         let node = Node::new(Arc::new(segment), layout, own, members, own_doorbell()?);
-        Ok(Arc::new(node.divided(domains)).register())
+        Ok(Arc::new(node.divided(domains).dividing_above(tuning.divide())).register())
     }
 
     /// Collects everybody's doorbell, and gives everybody all of them, after the segment. Returns the doorbells.
@@ -382,7 +382,7 @@ mod tests {
             for (rank, meeting) in meetings.into_iter().enumerate() {
                 let cards = &cards;
                 scope.spawn(move || {
-                    let node = meeting.join(cards, rank, 4096, soon()).unwrap();
+                    let node = meeting.join(cards, rank, &Tuning::default(), soon()).unwrap();
                     assert_eq!((node.rank(), node.size()), (rank, 5));
                     for count in 0..100 {
                         let round = node.begin();
@@ -409,7 +409,7 @@ mod tests {
         let cards: Vec<_> = meetings.iter().map(Meeting::card).collect();
         for (rank, meeting) in meetings.into_iter().enumerate() {
             let deadline = Instant::now() + Duration::from_millis(50);
-            assert!(meeting.join(&cards, rank, 4096, deadline).is_err());
+            assert!(meeting.join(&cards, rank, &Tuning::default(), deadline).is_err());
         }
     }
 
@@ -423,7 +423,7 @@ mod tests {
         thread::scope(|scope| {
             for (rank, meeting) in meetings.into_iter().enumerate() {
                 let cards = &cards;
-                scope.spawn(move || meeting.join(cards, rank, 4096, soon()).unwrap());
+                scope.spawn(move || meeting.join(cards, rank, &Tuning::default(), soon()).unwrap());
             }
         });
     }

@@ -20,6 +20,7 @@ use super::segment::Segment;
 use super::single_copy;
 use crate::error::{Error, Result};
 use crate::memory::View;
+use crate::tuning::Tuning;
 
 /// How often a rank that waits looks whether its peers still live.
 const LIVENESS: Duration = Duration::from_millis(200);
@@ -80,6 +81,8 @@ pub struct Node {
     dead: Vec<AtomicBool>,
     /// Rung for messages to oneself.
     own_doorbell: Arc<Doorbell>,
+    /// Up to so many bytes every rank does the whole of a reduction.
+    divide: usize,
     /// Whether all ranks copy straight from each other's memory.
     copies_once: AtomicBool,
     /// Whose memory this one does not find.
@@ -127,6 +130,7 @@ impl Node {
             members,
             domains: None,
             own_doorbell,
+            divide: Tuning::default().divide(),
             copies_once: AtomicBool::new(false),
             #[cfg(test)]
             unreadable: None,
@@ -142,6 +146,16 @@ impl Node {
     /// The domains of its ranks, if long reductions shall work in two levels.
     pub fn domains(&self) -> Option<&Domains> {
         self.domains.as_ref()
+    }
+
+    /// The same, with ranks dividing the work of reductions of more than `bytes` bytes. All ranks say the same.
+    pub(super) fn dividing_above(self, bytes: usize) -> Self {
+        Node { divide: bytes, ..self }
+    }
+
+    /// Up to so many bytes every rank does the whole of a reduction.
+    pub fn divide(&self) -> usize {
+        self.divide
     }
 
     /// This process's rank on the node.

@@ -9,9 +9,7 @@ use rustix::io::Errno;
 
 use super::node::{Node, Round};
 use crate::memory::{Scratch, View};
-
-/// The variable that says when to: `auto` (where it is faster), `always` (wherever it is possible), `never`.
-pub const VARIABLE: &str = "TORCH_RMPI_SINGLE_COPY";
+use crate::tuning::SingleCopy;
 
 /// Bytes that are copied to find out what is faster.
 const SAMPLE: usize = 1 << 20;
@@ -19,32 +17,6 @@ const SAMPLE: usize = 1 << 20;
 const TRIES: usize = 3;
 
 type Token = [u8; 16];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    Faster,
-    Possible,
-    Never,
-}
-
-impl When {
-    fn chosen() -> When {
-        static CHOSEN: OnceCell<When> = OnceCell::new();
-        *CHOSEN.get_or_init(|| When::parse(std::env::var(VARIABLE).ok().as_deref()))
-    }
-
-    fn parse(wanted: Option<&str>) -> When {
-        match wanted {
-            None | Some("" | "auto") => When::Faster,
-            Some("always") => When::Possible,
-            Some("never") => When::Never,
-            Some(other) => {
-                log::warn!("{VARIABLE}={other} is not known; it takes auto, always, never");
-                When::Faster
-            }
-        }
-    }
-}
 
 /// Copies `output.len()` bytes from `address` in the memory of process `pid`.
 pub(super) fn read(pid: u32, address: u64, output: &View) -> Result<(), Errno> {
@@ -77,7 +49,7 @@ pub struct Sample {
 /// Where a [`Sample`] is, and how it begins. Travels as [`Location::LEN`] bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Location {
-    /// 0: this rank does not want to be read.
+    /// 0: this rank cannot be read.
     address: u64,
     token: Token,
 }
@@ -127,7 +99,7 @@ impl Sample {
         memory.view().fill(1);
         let mut location = Location::default();
         let random = rustix::rand::getrandom(&mut location.token, rustix::rand::GetRandomFlags::empty());
-        if When::chosen() != When::Never && random.is_ok() {
+        if random.is_ok() {
             let view = memory.view();
             view.slice(0..location.token.len()).write(&location.token);
             location.address = view.as_ptr() as u64;
@@ -140,9 +112,9 @@ impl Sample {
         self.location
     }
 
-    /// Whether this rank can, and wants to, copy straight from the memory of each of its peers, whose samples are at
-    /// `locations` (by rank of the node). Before the first round.
-    pub fn try_out(&mut self, node: &Node, locations: &[Location]) -> bool {
+    /// Whether this rank can, and as `when` says wants to, copy straight from the memory of each of its peers, whose samples
+    /// are at `locations` (by rank of the node). Before the first round.
+    pub fn try_out(&mut self, node: &Node, locations: &[Location], when: SingleCopy) -> bool {
         let can_read = |rank: usize| {
             locations[rank]
                 .can_be_read(node.pid(rank))
@@ -151,10 +123,10 @@ impl Sample {
                 })
                 .is_ok_and(|is_it| is_it)
         };
-        match When::chosen() {
-            When::Never => false,
-            When::Possible => node.peers().all(can_read),
-            When::Faster => node.peers().all(can_read) && self.is_faster(node, locations),
+        match when {
+            SingleCopy::Never => false,
+            SingleCopy::Always => node.peers().all(can_read),
+            SingleCopy::Auto => node.peers().all(can_read) && self.is_faster(node, locations),
         }
     }
 
@@ -213,13 +185,6 @@ mod tests {
         assert_eq!(copy, source[10..210]);
         assert_eq!(read(std::process::id(), 8, &output), Err(Errno::FAULT));
         assert_eq!(read(u32::MAX >> 1, source.as_ptr() as u64, &output), Err(Errno::SRCH));
-    }
-
-    #[test]
-    fn the_variable_is_understood() {
-        let values = [None, Some(""), Some("auto"), Some("always"), Some("never"), Some("what")];
-        let expected = [When::Faster, When::Faster, When::Faster, When::Possible, When::Never, When::Faster];
-        assert_eq!(values.map(When::parse), expected);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rmpi::{
     Call, Completion, DataType, Error, Group, GroupOptions, Invocation, Outcome, ReduceOp, Reduction, Result, View,
 };
 
-use crate::{collectives, disagreement, messages};
+use crate::{collectives, disagreement, messages, tuning};
 
 type Case = fn(&Group);
 
@@ -20,6 +20,8 @@ const CASES: &[(&str, Case)] = &[
     ("messages from everybody", messages::from_everybody_to_everybody),
     ("messages from anybody", messages::from_anybody),
     ("disagreement", disagreement::is_an_error_everywhere),
+    ("settings", tuning::results_are_the_same),
+    ("different settings", tuning::a_difference_is_an_error_everywhere),
     ("a failure is told to neighbours", failure_is_told),
     ("issue order across groups", issue_order),
     ("send and recv", send_and_recv),
@@ -47,7 +49,8 @@ pub fn run() -> ExitCode {
 }
 
 fn world(name: &str) -> Group {
-    Group::world(GroupOptions { name: name.to_owned(), timeout: Duration::from_secs(60) }).unwrap()
+    Group::world(GroupOptions { name: name.to_owned(), timeout: Duration::from_secs(60), ..GroupOptions::default() })
+        .unwrap()
 }
 
 /// A view of a vector that outlives every operation on it.
@@ -204,7 +207,12 @@ impl Completion for Expect {
 
 /// A rank that gives up tells those that wait for it on its node, and they it: no timeout is needed.
 fn failure_is_told(group: &Group) {
-    let other = Group::world(GroupOptions { name: "given up".to_owned(), timeout: Duration::from_secs(1000) }).unwrap();
+    let other = Group::world(GroupOptions {
+        name: "given up".to_owned(),
+        timeout: Duration::from_secs(1000),
+        ..GroupOptions::default()
+    })
+    .unwrap();
     let node = std::env::var(rmpi::shm::identity::NODE_VARIABLE).unwrap_or_default();
     let mut own = [0_u8; 8];
     own[0] = node.bytes().next().unwrap_or(0);

@@ -56,8 +56,12 @@ fn run(group: &Group, call: Call, dtype: DataType, mut inputs: Vec<Vec<u8>>, out
 const DTYPES: [DataType; 3] = [DataType::Float32, DataType::BFloat16, DataType::Int64];
 
 pub fn reductions(group: &Group) {
+    reductions_of(group, &DTYPES);
+}
+
+pub fn reductions_of(group: &Group, dtypes: &[DataType]) {
     let (rank, size) = (group.rank(), group.size());
-    for (dtype, len) in DTYPES.iter().flat_map(|&dtype| LENGTHS.map(|len| (dtype, len))) {
+    for (dtype, len) in dtypes.iter().flat_map(|&dtype| LENGTHS.map(|len| (dtype, len))) {
         for op in [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::PremulSum, ReduceOp::Min] {
             let Ok(reduction) = Reduction::new(dtype, op, 0.5) else { continue };
             let bytes = len * dtype.size();

@@ -13,7 +13,9 @@ pub fn is_an_error_everywhere(group: &Group) {
         for kind in 0..4 {
             let name = format!("disagreement {odd} {kind}");
             // Long enough to tell a hang from an error.
-            let other = Group::world(GroupOptions { name, timeout: Duration::from_secs(40) }).unwrap();
+            let other =
+                Group::world(GroupOptions { name, timeout: Duration::from_secs(40), ..GroupOptions::default() })
+                    .unwrap();
             // SAFETY: memory that outlives the group's operations.
             let memory = unsafe { View::new(vec![0_u8; 4096].leak().as_mut_ptr(), 4096) };
             let sum = Reduction::new(DataType::Int32, ReduceOp::Sum, 1.0).unwrap();

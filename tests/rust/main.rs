@@ -9,6 +9,7 @@ mod collectives;
 mod disagreement;
 mod launch;
 mod messages;
+mod tuning;
 
 use std::process::ExitCode;
 

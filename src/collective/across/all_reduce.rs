@@ -9,21 +9,19 @@ use super::Across;
 use super::chain::{Chain, Link};
 use super::local::Place;
 use crate::collective::all_gather::exchange;
-use crate::collective::all_reduce::{SHORT, gather};
+use crate::collective::all_reduce::gather;
 use crate::collective::reduce_scatter::collect;
 use crate::collective::slices::{parts, pieces};
 use crate::error::Result;
 use crate::memory::View;
 use crate::reduce::Reduction;
 
-/// Up to this many bytes the leaders of the nodes talk alone.
-const NARROW: usize = 32 << 10;
 /// The longest piece that is reduced at once; it bounds the scratch memory.
 pub(super) const PIECE: usize = 8 << 20;
 
 /// In how many slices `len` bytes are divided.
 pub(super) fn width(across: &Across, len: usize) -> usize {
-    if len <= NARROW { 1 } else { across.topology.width() }
+    if len <= across.context.thresholds().leader { 1 } else { across.topology.width() }
 }
 
 pub(super) async fn all_reduce(across: &Across, input: &View, output: &View, reduction: &Reduction) -> Result<()> {
@@ -62,7 +60,7 @@ async fn reduce_slice(
     }
     let context = across.context.among(across.topology.owners(slice))?;
     let ranks = across.topology.size();
-    if accumulated.len() * context.size() <= SHORT {
+    if accumulated.len() * context.size() <= context.thresholds().gather {
         return gather(&context, accumulated, |all| Ok(reduction.complete(output, all, ranks)?)).await;
     }
     let results = parts(output, reduction.dtype().size(), context.size());

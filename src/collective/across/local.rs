@@ -90,8 +90,14 @@ impl Across {
         Ok(())
     }
 
-    /// Reduces `slices` of all ranks of the node: slice s to the rank that has it, `place_of(s)`. Returns the accumulators of
-    /// those of this rank, which have been read then. All have slices of the same lengths.
+    /// How many slices a slot has room for at once.
+    pub fn most_slices(&self) -> usize {
+        self.node.capacity() / ALIGNMENT
+    }
+
+    /// Reduces `slices` of all ranks of the node, at most [`Across::most_slices`] of them: slice s to the rank that has
+    /// it, `place_of(s)`. Returns the accumulators of those of this rank, which have been read then. All have slices of
+    /// the same lengths.
     pub async fn accumulate(
         &self,
         slices: &[View],

@@ -12,7 +12,7 @@ use crate::reduce::Reduction;
 const SCRATCH: usize = 16 << 20;
 /// The shortest piece of a block.
 const SHORTEST: usize = 4 << 10;
-/// Blocks that are in a slot at a time.
+/// Blocks that are in a slot at a time, if it is long enough.
 const BATCH: usize = 256;
 
 pub(super) async fn reduce_scatter(
@@ -51,8 +51,9 @@ async fn reduce_pieces(across: &Across, inputs: &[View], output: &View, reductio
     }
     // Kept until they have been sent.
     let mut leases = Vec::new();
-    for (batch, inputs) in inputs.chunks(BATCH).enumerate() {
-        let target = |index: usize| batch * BATCH + index;
+    let most = BATCH.min(across.most_slices());
+    for (batch, inputs) in inputs.chunks(most).enumerate() {
+        let target = |index: usize| batch * most + index;
         let place_of = |index| topology.place_of(owner(topology.node(), target(index)));
         for (index, memory) in across.accumulate(inputs, place_of, reduction).await? {
             let view = memory.view();

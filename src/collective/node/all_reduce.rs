@@ -10,12 +10,9 @@ use crate::error::Result;
 use crate::memory::View;
 use crate::reduce::Reduction;
 
-/// Up to this many bytes everybody reduces everything.
-const SHORT: usize = 16 << 10;
-
 /// Whether ranks divide the work. All decide alike.
 pub(super) fn is_divided(slots: Slots<'_>, len: usize) -> bool {
-    slots.size() > 2 && len > SHORT
+    slots.size() > 2 && len > slots.node.divide()
 }
 
 pub(super) fn rounds(slots: Slots<'_>, input: &View) -> u64 {

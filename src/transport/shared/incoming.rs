@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::header::{Header, Key};
-use super::{BURST, PIECE};
+use super::{BURST, PIECE, Receipt};
 use crate::error::{Error, Result};
 use crate::memory::{Scratch, View};
 use crate::shm::RingReader;
@@ -88,32 +88,42 @@ impl Incoming {
         self.posted
     }
 
-    /// Receives a message that has come as a whole and is the next one of its sender. `None`: nothing has been done.
-    pub fn receive_now(&mut self, peer: Option<usize>, key: Key, buffer: &View) -> Option<Arrival> {
+    /// Receives a message that has come as a whole and is the next one of its sender.
+    pub fn receive_now(&mut self, peer: Option<usize>, key: Key, buffer: &View) -> Receipt {
         if !self.receives.is_empty() || !self.aside.is_empty() {
-            return None;
+            return Receipt::NotNext;
         }
         let peers = match peer {
             Some(peer) => peer..peer + 1,
             None => 0..self.streams.len(),
         };
         let wanted = Header { key, len: buffer.len() };
+        let mut may_come = false;
         for peer in peers {
             let Stream { ring, current } = &mut self.streams[peer];
-            if current.is_some() || ring.available() < Header::LEN + buffer.len() {
+            let available = ring.available();
+            if current.is_some() {
+                continue;
+            }
+            if available < Header::LEN {
+                may_come = true;
                 continue;
             }
             let mut header = [0; Header::LEN];
             ring.peek_bytes(&mut header);
-            if Header::from_bytes(header) == wanted {
-                ring.skip(Header::LEN);
-                ring.read(buffer);
-                ring.align();
-                ring.show();
-                return Some(Arrival { peer, bytes: buffer.len() as u64 });
+            if Header::from_bytes(header) != wanted {
+                continue;
             }
+            if available < Header::LEN + buffer.len() {
+                return Receipt::NotYet;
+            }
+            ring.skip(Header::LEN);
+            ring.read(buffer);
+            ring.align();
+            ring.show();
+            return Receipt::Taken(Arrival { peer, bytes: buffer.len() as u64 });
         }
-        None
+        if may_come { Receipt::NotYet } else { Receipt::NotNext }
     }
 
     /// Takes in what has come for this receive and those before it, up to a limit. Whether anything has, and `Some` when

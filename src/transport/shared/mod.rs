@@ -27,6 +27,17 @@ const PIECE: usize = 32 << 10;
 /// Bytes after which other operations have their turn.
 const BURST: usize = 1 << 20;
 
+/// What came of looking for a message.
+#[derive(Clone, Copy, Debug)]
+pub enum Receipt {
+    /// It was there, and is in its buffer.
+    Taken(Arrival),
+    /// It may come at any moment. Nothing has been done.
+    NotYet,
+    /// There are others to be dealt with first, whose receives may come later. Nothing has been done.
+    NotNext,
+}
+
 /// The ranks of a group that are on this node, numbered as its [`Node`] does; what ends reports ranks of the group.
 pub struct SharedTransport {
     mailbox: Arc<Mailbox>,
@@ -57,10 +68,14 @@ impl SharedTransport {
         self.mailbox.lock().outgoing[peer].send_now(Key { channel, tag }, data)
     }
 
-    /// As [`Transport::receive`], if the message is there. `None`: nothing has been done.
-    pub fn receive_now(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Option<Arrival> {
-        let arrival = self.mailbox.lock().incoming.receive_now(peer, Key { channel, tag }, buffer)?;
-        Some(Arrival { peer: self.mailbox.node.group_rank(arrival.peer), ..arrival })
+    /// As [`Transport::receive`], if the message is there.
+    pub fn receive_now(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Receipt {
+        match self.mailbox.lock().incoming.receive_now(peer, Key { channel, tag }, buffer) {
+            Receipt::Taken(arrival) => {
+                Receipt::Taken(Arrival { peer: self.mailbox.node.group_rank(arrival.peer), ..arrival })
+            }
+            other => other,
+        }
     }
 
     /// As [`Transport::receive`] from any rank, unless the message is found elsewhere first.

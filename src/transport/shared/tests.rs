@@ -47,12 +47,16 @@ fn a_short_message_leaves_before_it_is_received() {
 fn what_can_end_at_once_is_one_whole_message() {
     let ranks = ranks(2);
     let (mut sent, mut received, mut long) = (memory(3, 100), memory(0, 100), memory(5, 3 << 20));
-    assert!(ranks[1].receive_now(P2P, None, 7, &received.view()).is_none());
+    let receive = |peer, tag, buffer: &View| ranks[1].receive_now(P2P, peer, tag, buffer);
+    assert!(matches!(receive(None, 7, &received.view()), Receipt::NotYet));
     assert!(ranks[0].send_now(P2P, 1, 7, &sent.view()));
-    for (peer, tag, len) in [(Some(0), 8, 100), (Some(1), 7, 100), (Some(0), 7, 99)] {
-        assert!(ranks[1].receive_now(P2P, peer, tag, &received.view().slice(0..len)).is_none());
+    for (tag, len) in [(8, 100), (7, 99)] {
+        assert!(matches!(receive(Some(0), tag, &received.view().slice(0..len)), Receipt::NotNext));
+        // Rank 1 itself may send it.
+        assert!(matches!(receive(None, tag, &received.view().slice(0..len)), Receipt::NotYet));
     }
-    let arrival = ranks[1].receive_now(P2P, None, 7, &received.view()).unwrap();
+    assert!(matches!(receive(Some(1), 7, &received.view()), Receipt::NotYet));
+    let Receipt::Taken(arrival) = receive(None, 7, &received.view()) else { panic!("it is there") };
     assert_eq!((arrival.peer, arrival.bytes), (0, 100));
     assert_eq!(received.view().to_vec(), sent.view().to_vec());
     // One that waits for room goes before it.
@@ -60,7 +64,11 @@ fn what_can_end_at_once_is_one_whole_message() {
     let mut first = ranks[0].send(P2P, 1, 7, &long.view()).unwrap();
     assert!(first.test().unwrap().is_none());
     assert!(!ranks[0].send_now(P2P, 1, 7, &sent.view()));
-    assert!(ranks[1].receive_now(P2P, Some(0), 7, &long.view()).is_none());
+    assert!(matches!(receive(Some(0), 7, &long.view()), Receipt::NotYet));
+    // One that somebody else waits for, too.
+    let other = ranks[1].receive(P2P, Some(1), 9, &received.view()).unwrap();
+    assert!(matches!(receive(Some(1), 7, &received.view()), Receipt::NotNext));
+    drop(other);
 }
 
 #[test]
@@ -269,10 +277,10 @@ proptest! {
                 choice @ 2..4 if received < messages.len() => {
                     let ((peer, tag, len), into) = (messages[received], into[received].view());
                     match ranks[0].receive_now(P2P, Some(peer), tag, &into) {
-                        Some(arrival) => prop_assert_eq!((arrival.peer, arrival.bytes), (peer, len as u64)),
+                        Receipt::Taken(arrival) => prop_assert_eq!((arrival.peer, arrival.bytes), (peer, len as u64)),
                         // Now and then it is looked for again, as a caller would that has some patience.
-                        None if choice == 2 => continue,
-                        None => requests.push(ranks[0].receive(P2P, Some(peer), tag, &into).unwrap()),
+                        Receipt::NotYet if choice == 2 => continue,
+                        _ => requests.push(ranks[0].receive(P2P, Some(peer), tag, &into).unwrap()),
                     }
                     received += 1;
                 }
