@@ -116,7 +116,8 @@ PYBIND11_MODULE(_C, m) {
   const auto main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
   rmpi::set_main_thread(main_thread);
   rmpi::set_interrupt_hook([main_thread] { check_python_signals(main_thread); });
-  py::module_::import("atexit").attr("register")(py::cpp_function(before_python_ends));
+  py::module_::import("torch_rmpi._exit").attr("register")();
+  m.def("_before_python_ends", &before_python_ends, "Called at the end of Python, by torch_rmpi._exit.");
 
   py::class_<Group, c10d::Backend, c10::intrusive_ptr<Group>> group(m, "ProcessGroupRMPI",
                                                                     "A process group over MPI; see create().");

@@ -72,6 +72,9 @@ def world_size() -> int:
 def world_broadcast(payload: str, timeout_ms: int) -> str:
     """Return rank 0's payload on every rank. Collective over the MPI world."""
 
+def _before_python_ends() -> None:
+    """Let pending operations end and their callbacks run. From then on no other thread returns from a call."""
+
 def keep_alive(store: Store) -> None:
     """Keep a store until the process ends."""
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from torch_rmpi import _exit
+
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
@@ -19,20 +21,23 @@ def autoload() -> None:
         import torch.distributed
 
         if torch.distributed.is_available():
+            _exit.register()
             register_names()
     except Exception:
         logger.warning("torch_rmpi could not register itself; the backend 'rmpi' is not available", exc_info=True)
 
 
+#: The files of the drivers that torch's "cuda" may stand for: NVIDIA's, that of its boards, that of WSL, and ROCm's.
+_CUDA_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/dxg", "/dev/kfd")
+
+
 def devices() -> list[str]:
-    """The devices whose tensors reach the backend: "cuda" too where there is one, for an error that says what to do.
+    """The devices whose tensors reach the backend: "cuda" too where it has a driver, for an error that says what to do.
 
     Not elsewhere: torch's flight recorder asks each of them before every barrier, and where CUDA has no device that ends
-    in an exception, which takes longer than the barrier.
+    in an exception, which takes longer than the barrier. CUDA itself is not asked: its children could not use it then.
     """
-    import torch
-
-    return ["cpu", "cuda"] if torch.cuda.device_count() else ["cpu"]
+    return ["cpu", "cuda"] if any(os.path.exists(file) for file in _CUDA_DRIVERS) else ["cpu"]
 
 
 def register_names() -> None:

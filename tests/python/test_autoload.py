@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.rendezvous import _rendezvous_handlers
+from torch_rmpi import _autoload
 Backend = distributed_c10d.Backend
 has_entry_points = hasattr(Backend, "_ensure_backend_registered")
 """
@@ -53,7 +54,8 @@ def test_names_are_known() -> None:
 assert "mpi" in _rendezvous_handlers
 defaults = dict(Backend.default_device_backend_map)
 config = distributed_c10d.BackendConfig("rmpi").get_device_backend_map()
-assert config == {device: "rmpi" for device in (("cpu", "cuda") if torch.cuda.device_count() else ("cpu",))}, config
+assert config == dict.fromkeys(_autoload.devices(), "rmpi"), config
+assert torch.cuda.is_available() <= ("cuda" in config) and not torch.cuda._is_in_bad_fork(), config
 assert distributed_c10d.BackendConfig("cpu:rmpi").get_device_backend_map() == {"cpu": "rmpi"}
 mixed = distributed_c10d.BackendConfig("cpu:rmpi,cuda:nccl").get_device_backend_map()
 assert mixed == {"cpu": "rmpi", "cuda": "nccl"}, mixed

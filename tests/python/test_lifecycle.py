@@ -299,6 +299,30 @@ time.sleep(0.5)
     assert "Aborted" not in ended.output, ended.output
 
 
+def test_handlers_of_the_program_may_end_its_threads(tmp_path):
+    """Those registered after `import torch`, though before the first group, run before threads are kept."""
+    source = """
+import threading
+stop = threading.Event()
+def beat():
+    while not stop.is_set():
+        dist.isend(torch.ones(1), rank)
+        dist.recv(torch.ones(1), rank)
+thread = threading.Thread(target=beat, daemon=True)
+def end():
+    stop.set()
+    thread.join()
+    print("JOINED", flush=True)
+handlers.append(end)
+thread.start()
+time.sleep(0.3)
+"""
+    early = "import atexit, torch\nhandlers = []\natexit.register(lambda: handlers[0]())\n"
+    ended = run(tmp_path, early + INIT + source)
+    assert ended.code == 0, ended.output
+    assert ended.output.count("JOINED") == 2, ended.output
+
+
 def test_a_callback_still_runs_at_the_end(tmp_path):
     """It is waited for, longer than pending operations are, and may use the group; then the process ends in order."""
     source = """
