@@ -1,9 +1,14 @@
 """Ranks that copy straight from each other's memory: where they may, where the system forbids it, and when it begins to
 forbid it in the middle of a run."""
 
+import sys
+from pathlib import Path
+
 import pytest
-from processes import BACKEND
-from scripts import run
+from processes import BACKEND, Job
+from scripts import LIMIT, end, run
+
+HERE = Path(__file__).resolve().parent
 
 pytestmark = pytest.mark.skipif(BACKEND != "rmpi", reason="about how rmpi copies")
 
@@ -87,3 +92,18 @@ dist.destroy_process_group()
     assert ended.code == 0, ended.output
     # Only where nobody has decided, both ways are tried.
     assert ("1 MiB from a peer takes" in ended.output) == (when == "auto"), ended.output
+
+
+@pytest.mark.parametrize("when", ["always", "never"])
+def test_operations_once_more(tmp_path, when):
+    """What moves, and calls that do not fit each other."""
+    files = [str(HERE / f"test_{name}.py") for name in ("long_moves", "disagreement")]
+    chosen = ["-k", "np3", "-q", "-p", "no:cacheprovider"]
+    job = Job(
+        [([sys.executable, "-m", "pytest", *chosen, *files], {"RMPI_TEST_RANKS": "3"})],
+        tmp_path / "output.log",
+        TORCH_RMPI_SINGLE_COPY=when,
+    )
+    ended = end(job, limit=LIMIT * 3)
+    assert ended.code == 0, ended.output[-8000:]
+    assert " passed" in ended.output

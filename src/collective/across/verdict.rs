@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
 
 use super::fingerprint::{Statement, check_nodes};
 use super::topology::Topology;
@@ -11,6 +12,10 @@ use crate::collective::Context;
 use crate::error::Result;
 use crate::memory::View;
 use crate::transport::{Lease, Posted};
+
+/// How long a rank that fails waits for others to take its statement. Some MPIs end the send of a few hundred bytes only when
+/// it was received, and who has failed for another rank's statement receives nothing any more.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// See the module. One for each collective.
 #[derive(Default)]
@@ -36,6 +41,8 @@ struct Asking {
     /// Statements under way to this rank, by node.
     receiving: Vec<(usize, View, Posted)>,
     sending: Vec<Posted>,
+    /// Since when this rank only waits for others to take its statement.
+    telling: Option<Instant>,
     _memory: Lease,
 }
 
@@ -71,7 +78,14 @@ impl Verdict {
         let mut statements = vec![None; topology.nodes()];
         statements[topology.node()] = Some(statement);
         let members = (0..topology.nodes()).map(|node| topology.members(node).to_vec()).collect();
-        *self.state() = State::Asking(Box::new(Asking { statements, members, receiving, sending, _memory: scratch }));
+        *self.state() = State::Asking(Box::new(Asking {
+            statements,
+            members,
+            receiving,
+            sending,
+            telling: None,
+            _memory: scratch,
+        }));
         Ok(())
     }
 
@@ -90,10 +104,14 @@ impl Verdict {
         matches!(*self.state(), State::Elsewhere | State::Passed)
     }
 
-    /// Whether the other leaders have been told what this node says, if it is for this rank to tell them.
+    /// Whether the other leaders have been told what this node says, if it is for this rank to tell them. Asked by a rank that
+    /// has failed, until it is so.
     pub(super) fn has_told(&self) -> bool {
-        match &*self.state() {
-            State::Asking(asking) => asking.sending.is_empty(),
+        match &mut *self.state() {
+            State::Asking(asking) => {
+                let since = asking.telling.get_or_insert_with(Instant::now);
+                asking.sending.is_empty() || since.elapsed() >= TELLING
+            }
             _ => true,
         }
     }
