@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_rmpi import _exit
@@ -34,10 +35,11 @@ _CUDA_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/dxg", "/dev/kfd
 def devices() -> list[str]:
     """The devices whose tensors reach the backend: "cuda" too where it has a driver, for an error that says what to do.
 
-    Not elsewhere: torch's flight recorder asks each of them before every barrier, and where CUDA has no device that ends
-    in an exception, which takes longer than the barrier. CUDA itself is not asked: its children could not use it then.
+    Not elsewhere: torch's flight recorder asks each of them before every barrier, and where CUDA has no device that
+    ends in an exception, which takes longer than the barrier. CUDA itself is not asked: forked children could not use
+    it then.
     """
-    return ["cpu", "cuda"] if any(os.path.exists(file) for file in _CUDA_DRIVERS) else ["cpu"]
+    return ["cpu", "cuda"] if any(Path(file).exists() for file in _CUDA_DRIVERS) else ["cpu"]
 
 
 def register_names() -> None:

@@ -11,8 +11,8 @@ import sys
 def register() -> None:
     """Has the extension called at the end of Python, if it is loaded by then.
 
-    Handlers run in the reverse order of their registration. This one is registered when torch is imported, so that those
-    of the program come first: they may end threads that still use a group, or destroy it.
+    Handlers run in the reverse order of their registration. This one is registered when torch is imported, so that
+    those of the program come first: they may end threads that still use a group, or destroy it.
     """
     atexit.register(_end)
 

@@ -131,10 +131,16 @@ def test_a_timeout_of_a_message_names_the_peer_and_what_it_did_last(ctx):
     from datetime import timedelta
 
     for call, words in (
-        (lambda group: dist.recv(torch.ones(2), group_src=1, group=group), "rank 1 has not sent it (its last collective here was barrier)"),
+        (
+            lambda group: dist.recv(torch.ones(2), group_src=1, group=group),
+            "rank 1 has not sent it (its last collective here was barrier)",
+        ),
         (lambda group: dist.recv(torch.ones(2), group=group), "no rank has sent it"),
         # More than a peer that takes nothing has room for.
-        (lambda group: dist.send(torch.ones(1 << 20), group_dst=1, group=group), "rank 1 has not received it (its last collective"),
+        (
+            lambda group: dist.send(torch.ones(1 << 20), group_dst=1, group=group),
+            "rank 1 has not received it (its last collective",
+        ),
     ):
         group = ctx.new_group(timeout=timedelta(seconds=1))
         dist.barrier(group)

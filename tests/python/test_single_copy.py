@@ -53,7 +53,8 @@ def move_everything(salt):
         assert all(torch.equal(got, values(of)) for of, got in enumerate(gathered))
     outputs = [torch.zeros(n + rank, dtype=torch.int32) for _ in range(size)]
     dist.all_to_all(outputs, [torch.cat([values(rank), torch.full((to,), rank)]).int() for to in range(size)])
-    assert all(torch.equal(got, torch.cat([values(of), torch.full((rank,), of)]).int()) for of, got in enumerate(outputs))
+    sent = [torch.cat([values(of), torch.full((rank,), of)]).int() for of in range(size)]
+    assert all(torch.equal(got, expected) for got, expected in zip(outputs, sent, strict=True))
 """
 
 
@@ -63,7 +64,8 @@ def test_every_operation_that_moves_data(tmp_path, ranks, forbidden):
     source = f"""
 {FORBID}
 {MOVE}
-forbidden, here = {forbidden!r}, os.environ["OMPI_COMM_WORLD_RANK" if "OMPI_COMM_WORLD_RANK" in os.environ else "PMI_RANK"] == "1"
+variable = "OMPI_COMM_WORLD_RANK" if "OMPI_COMM_WORLD_RANK" in os.environ else "PMI_RANK"
+forbidden, here = {forbidden!r}, os.environ[variable] == "1"
 if forbidden == "from the start" and here:
     forbid_reading_memory()
 dist.init_process_group("rmpi", init_method="mpi://")

@@ -99,7 +99,7 @@ def _gather(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
     count = size // dtype.itemsize
     inputs, blocks = _tensors(dtype, count, count * group.size()), _blocks(group, dtype, count)
     return lambda turn: dist.gather(
-        inputs[turn % len(inputs)], blocks and blocks[turn % len(blocks)], group=group, group_dst=0
+        inputs[turn % len(inputs)], None if blocks is None else blocks[turn % len(blocks)], group=group, group_dst=0
     )
 
 
@@ -107,7 +107,7 @@ def _scatter(group: dist.ProcessGroup, dtype: torch.dtype, size: int) -> Step:
     count = size // dtype.itemsize
     outputs, blocks = _tensors(dtype, count, count * group.size()), _blocks(group, dtype, count)
     return lambda turn: dist.scatter(
-        outputs[turn % len(outputs)], blocks and blocks[turn % len(blocks)], group=group, group_src=0
+        outputs[turn % len(outputs)], None if blocks is None else blocks[turn % len(blocks)], group=group, group_src=0
     )
 
 
