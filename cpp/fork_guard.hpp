@@ -21,11 +21,10 @@ class ForkGuard {
   /// Throws DistBackendError in a forked child.
   void check(const char* operation) const {
     if (C10_UNLIKELY(!in_owner())) {
-      C10_THROW_ERROR(
-          NotImplementedError,
-          c10::str("rmpi: ", operation, " called in process ", getpid(),
-                   ", which was forked from the one that created the process group. MPI cannot be used after a fork: call it in "
-                   "the parent, or start the workers with the \"spawn\" method."));
+      C10_THROW_ERROR(NotImplementedError, c10::str("rmpi: ", operation, " called in process ", getpid(),
+                                                    ", which was forked from the one that created the process group. "
+                                                    "MPI cannot be used after a fork: call it in "
+                                                    "the parent, or start the workers with the \"spawn\" method."));
     }
   }
 

@@ -194,9 +194,10 @@ RMPI_API bool drain(std::chrono::milliseconds limit);
 RMPI_API bool await_callbacks(std::optional<std::chrono::milliseconds> limit = std::nullopt);
 /// For a host with an interpreter: the thread that ends it, as a pthread_t.
 RMPI_API void set_main_thread(unsigned long thread);
-/// For a host with an interpreter, before that ends, on its main thread and without the interpreter's lock: from then on
-/// no callback is started and no tensor destroyed, as either may belong to the interpreter, and no other thread returns
-/// from a wait. Takes a tenth of a second if one has just returned, which lets it come back to the interpreter in time.
+/// For a host with an interpreter, before that ends, on its main thread and without the interpreter's lock: from then
+/// on no callback is started and no tensor destroyed, as either may belong to the interpreter, and no other thread
+/// returns from a wait. Takes a tenth of a second if one has just returned, which lets it come back to the interpreter
+/// in time.
 RMPI_API void before_interpreter_ends();
 
 /// The settings that a group with these options would have, where they do not depend on its ranks. ValueError if an
