@@ -10,7 +10,6 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use super::Context;
-use super::context::all;
 use crate::error::{Error, Result};
 use crate::memory::View;
 use crate::shm::Node;
@@ -27,8 +26,8 @@ const UNDER_WAY: Duration = Duration::from_millis(500);
 const NOTICE: Duration = Duration::from_secs(1);
 
 /// Returns when every rank has called it. After `timeout` rank 0 fails, naming the first rank that did not arrive, or
-/// all of them with `wait_all_ranks`; the ranks that did arrive fail then, too. Ranks of `node`, of which this one is a
-/// member, are not waited for once they have died, failed or left. The context's tag must be of this barrier alone: a
+/// all of them with `wait_all_ranks`; the ranks that did arrive, and those that come later, fail then, too. Ranks of
+/// `node`, of which this one is a member, are not waited for once they have died, failed or left. The context's tag must be of this barrier alone: a
 /// late rank's report is never received.
 pub async fn monitored_barrier(
     context: Context,
@@ -44,13 +43,14 @@ pub async fn monitored_barrier(
     }
 }
 
-/// Who has come, and who has not; in the order of ranks.
-#[derive(Default)]
-struct Roll {
-    arrived: Vec<usize>,
-    missing: Vec<usize>,
-    /// Why, as far as it is known.
-    causes: Vec<String>,
+/// What rank 0 knows of another rank.
+enum Standing {
+    Expected,
+    Arrived,
+    /// Its time is up. It may still come.
+    Late,
+    /// It takes no part, or none any more, for this reason.
+    Gone(String),
 }
 
 async fn supervise(
@@ -61,81 +61,119 @@ async fn supervise(
     wait_all_ranks: bool,
 ) -> Result<()> {
     let nothing = View::empty();
-    let mut expected = Vec::new();
+    let mut roll = Roll::default();
     for rank in 1..context.size() {
-        expected.push(Awaited::new(rank, context.receive(rank, &nothing)?));
+        roll.ranks.push((Awaited::new(rank, context.receive(rank, &nothing)), Standing::Expected));
     }
     let was_late = start.elapsed() >= timeout;
-    let mut roll = Roll::default();
     poll_fn(|task| {
-        let is_over = start.elapsed() >= timeout;
-        expected.retain_mut(|one| roll.keeps_waiting_for(one, node, is_over, task));
-        let is_decided = expected.is_empty() || !wait_all_ranks && !roll.missing.is_empty();
-        if is_decided { Poll::Ready(()) } else { Poll::Pending }
+        roll.look(node, start.elapsed() >= timeout, task);
+        if roll.is_decided(wait_all_ranks) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     let elapsed = start.elapsed();
-    roll.missing.sort_unstable();
+    tell(context, node, &mut roll).await;
 
-    let scratch = context.scratch(VERDICT);
-    let verdict = scratch.view();
-    verdict.write(&roll.to_bytes());
-    let sent = roll.arrived.iter().map(|&rank| context.send(rank, &verdict)).collect::<Result<Vec<_>>>();
-    let told = match sent {
-        Ok(sent) => all(sent).await,
-        Err(error) => Err(error),
-    };
-    let Some(first) = roll.missing.first() else { return told };
+    let names = roll.names();
+    let Some(first) = names.first() else { return Ok(()) };
     let waited = elapsed.min(timeout).as_millis();
     let text = match (wait_all_ranks, was_late) {
-        (true, _) => format!("Ranks {} failed to pass monitoredBarrier in {waited} ms", roll.names()),
+        (true, _) => format!("Ranks {} failed to pass monitoredBarrier in {waited} ms", names.join(", ")),
         (false, true) => format!(
             "Rank 0 timed out in monitoredBarrier after {} ms; its timeout is {} ms. No report from: {}",
             elapsed.as_millis(),
             timeout.as_millis(),
-            roll.names()
+            names.join(", ")
         ),
         (false, false) => format!("Rank {first} failed to pass monitoredBarrier in {waited} ms"),
     };
-    Err(Error::MonitoredBarrier(match roll.causes.join("; ") {
+    Err(Error::MonitoredBarrier(match roll.causes() {
         causes if causes.is_empty() => text,
         causes => format!("{text}: {causes}"),
     }))
 }
 
-impl Roll {
-    /// Looks for one report. False if there is nothing more to wait for.
-    fn keeps_waiting_for(
-        &mut self,
-        one: &mut Awaited,
-        node: Option<&Node>,
-        is_over: bool,
-        task: &mut TaskContext<'_>,
-    ) -> bool {
-        match one.poll(node, Ok(()), task) {
-            Poll::Ready(Ok(())) => self.arrived.push(one.rank),
-            Poll::Pending if !is_over => return true,
-            Poll::Pending => self.missing.push(one.rank),
+/// Sends the verdict to every rank that is not gone: one that comes later must not wait for rank 0, which has ended by then.
+/// Only those that have arrived are waited for.
+async fn tell(context: &Context, node: Option<&Node>, roll: &mut Roll) {
+    let scratch = context.scratch(VERDICT);
+    let verdict = scratch.view();
+    verdict.write(&roll.to_bytes());
+    let present = roll.ranks.iter_mut().filter(|(_, standing)| !matches!(standing, Standing::Gone(_)));
+    let mut messages: Vec<_> =
+        present.map(|(one, standing)| (Awaited::new(one.rank, context.send(one.rank, &verdict)), standing)).collect();
+    poll_fn(|task| {
+        let mut is_told = true;
+        messages.retain_mut(|(message, standing)| match message.poll(node, Ok(()), task) {
+            Poll::Pending => {
+                is_told &= !matches!(standing, Standing::Arrived);
+                true
+            }
+            Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(cause)) => {
-                self.missing.push(one.rank);
-                self.causes.push(cause.to_string());
+                **standing = Standing::Gone(cause.to_string());
+                false
+            }
+        });
+        if is_told { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Who has come, and who has not; in the order of ranks.
+#[derive(Default)]
+struct Roll {
+    ranks: Vec<(Awaited, Standing)>,
+}
+
+impl Roll {
+    /// Looks for reports, and whether those that have sent one are still there: all ranks are to hear one verdict, and
+    /// it is only rank 0 that judges.
+    fn look(&mut self, node: Option<&Node>, is_over: bool, task: &mut TaskContext<'_>) {
+        for (one, standing) in &mut self.ranks {
+            if matches!(standing, Standing::Late | Standing::Gone(_)) {
+                continue;
+            }
+            match one.poll(node, Ok(()), task) {
+                Poll::Ready(Ok(())) => *standing = Standing::Arrived,
+                Poll::Ready(Err(cause)) => *standing = Standing::Gone(cause.to_string()),
+                Poll::Pending if is_over && matches!(standing, Standing::Expected) => *standing = Standing::Late,
+                Poll::Pending => {}
             }
         }
-        false
     }
 
-    fn names(&self) -> String {
-        self.missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    fn is_decided(&self, wait_all_ranks: bool) -> bool {
+        let is_any_expected = self.ranks.iter().any(|(_, standing)| matches!(standing, Standing::Expected));
+        !is_any_expected || !wait_all_ranks && self.missing().next().is_some()
+    }
+
+    fn missing(&self) -> impl Iterator<Item = usize> {
+        let is_missing = |standing: &Standing| matches!(standing, Standing::Late | Standing::Gone(_));
+        self.ranks.iter().filter(move |(_, standing)| is_missing(standing)).map(|(one, _)| one.rank)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.missing().map(|rank| rank.to_string()).collect()
+    }
+
+    /// Why ranks are missing, as far as it is known.
+    fn causes(&self) -> String {
+        let causes = self.ranks.iter().filter_map(|(_, standing)| match standing {
+            Standing::Gone(cause) => Some(cause.as_str()),
+            _ => None,
+        });
+        causes.collect::<Vec<_>>().join("; ")
     }
 
     /// The verdict as it travels.
     fn to_bytes(&self) -> [u8; VERDICT] {
         let mut bytes = [0; VERDICT];
-        if self.missing.is_empty() {
+        if self.missing().next().is_none() {
             bytes[0] = PASSED;
             return bytes;
         }
-        let text = match self.causes.join("; ") {
+        let text = match self.causes() {
             causes if causes.is_empty() => "its error names them".to_owned(),
             causes => causes,
         };
@@ -153,13 +191,15 @@ async fn report(context: &Context, node: Option<&Node>, start: Instant, timeout:
     let rank = context.rank();
     let scratch = context.scratch(VERDICT);
     let verdict = scratch.view();
-    let mut answer = Awaited::new(0, context.receive(0, &verdict)?);
-    let sent = context.send(0, &View::empty())?;
+    let mut answer = Awaited::new(0, context.receive(0, &verdict));
+    let sent = context.send(0, &View::empty()).map_err(|error| answer.mark_broken(error));
+    // Rank 0 sees the ranks of its node, and tells all what it makes of that. Two that judge might judge differently.
+    let judge = node.filter(|node| node.rank_of(0).is_none());
     // Rank 0 may have begun later than this rank, and its timeout counts from then.
     let deadline = start + timeout + timeout;
     let answered = poll_fn(|task| {
-        // Any rank that is gone, since rank 0 may have given up before this rank came.
-        let others = node.map_or(Ok(()), Node::check_no_failure);
+        // Rank 0 does not see those of this node until its timeout.
+        let others = judge.map_or(Ok(()), Node::check_no_failure);
         match answer.poll(node, others, task) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
             Poll::Pending if Instant::now() >= deadline => Poll::Ready(None),
@@ -185,7 +225,7 @@ async fn report(context: &Context, node: Option<&Node>, start: Instant, timeout:
     )))
 }
 
-/// A message that a rank sends unless it is gone.
+/// A message from a rank, or to it, unless it is gone.
 struct Awaited {
     rank: usize,
     /// `None` once it has ended.
@@ -197,12 +237,22 @@ struct Awaited {
 }
 
 impl Awaited {
-    fn new(rank: usize, message: Posted) -> Self {
-        Awaited { rank, message: Some(message), broken: None, gone: None }
+    fn new(rank: usize, message: Result<Posted>) -> Self {
+        let mut awaited = Awaited { rank, message: None, broken: None, gone: None };
+        match message {
+            Ok(message) => awaited.message = Some(message),
+            Err(error) => awaited.mark_broken(error),
+        }
+        awaited
+    }
+
+    /// There is no way to the rank, says MPI.
+    fn mark_broken(&mut self, error: Error) {
+        self.broken = Some((Instant::now(), error));
     }
 
     /// Looks for the message. An error if it will not come: the rank is gone, or `others` says so, and nothing it may have
-    /// sent before is still under way.
+    /// sent before is still under way. Once the message has come, whether the rank is gone since.
     fn poll(&mut self, node: Option<&Node>, others: Result<()>, task: &mut TaskContext<'_>) -> Poll<Result<()>> {
         let member = node.and_then(|node| Some((node, node.rank_of(self.rank)?)));
         let found = member.map_or(Ok(()), |(node, place)| node.check_peer(place)).and(others);
@@ -212,7 +262,7 @@ impl Awaited {
             self.message = None;
             match result {
                 Ok(_) => return Poll::Ready(Ok(())),
-                Err(error) => self.broken = Some((Instant::now(), error)),
+                Err(error) => self.mark_broken(error),
             }
         }
         if let Err(error) = found
@@ -228,60 +278,4 @@ impl Awaited {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use super::*;
-    use crate::error::Kind;
-    use crate::shm::Farewell;
-    use crate::transport::local::{LocalTransport, Network};
-    use crate::transport::{Channel, Outstanding};
-
-    /// What each of `size` ranks of one node is told, where `absent` does not call but takes leave.
-    fn told(size: usize, absent: usize, wait_all_ranks: bool, farewell: &Farewell) -> Vec<String> {
-        let network = Arc::new(Network::default());
-        let nodes: Vec<_> = Node::simulated(size, 4096).into_iter().map(Arc::new).collect();
-        nodes[absent].bid_farewell(farewell);
-        let schedule = |rank: usize| {
-            let transport = Arc::new(LocalTransport { network: network.clone(), rank, size });
-            let context = Context::new(transport, Arc::<Outstanding>::default(), Channel::Collective, 7);
-            let hour = Duration::from_secs(3600);
-            Box::pin(monitored_barrier(context, Some(nodes[rank].clone()), hour, wait_all_ranks))
-        };
-        let mut running: Vec<_> = (0..size).filter(|&rank| rank != absent).map(|rank| (rank, schedule(rank))).collect();
-        let mut texts = vec![String::new(); size];
-        while !running.is_empty() {
-            running.retain_mut(|(rank, steps)| {
-                match steps.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
-                    Poll::Pending => true,
-                    Poll::Ready(result) => {
-                        texts[*rank] = result.unwrap_err().to_string();
-                        false
-                    }
-                }
-            });
-        }
-        texts
-    }
-
-    #[test]
-    fn a_rank_that_has_failed_is_named_long_before_the_timeout() {
-        for wait_all_ranks in [false, true] {
-            let texts = told(4, 2, wait_all_ranks, &Farewell::Failed(Kind::Backend, "it broke".to_owned()));
-            let expected = if wait_all_ranks { "Ranks 2 failed to pass" } else { "Rank 2 failed to pass" };
-            assert!(texts[0].starts_with(expected), "{texts:?}");
-            assert!(texts[1].starts_with("Rank 1 successfully reached"), "{texts:?}");
-            for rank in [0, 1, 3] {
-                assert!(texts[rank].contains("rank 2 has failed: it broke"), "{texts:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn rank_0_that_has_left_is_not_waited_for() {
-        let texts = told(3, 0, false, &Farewell::Left);
-        for rank in [1, 2] {
-            assert!(texts[rank].contains("rank 0 has left the group"), "{texts:?}");
-        }
-    }
-}
+mod tests;
