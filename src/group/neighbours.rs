@@ -16,8 +16,9 @@ use crate::tuning::{SingleCopy, Terms, Wishes, check_agreement};
 
 /// More ranks of a node than this do not share memory.
 const MOST: usize = 256;
-/// More ranks than this, none of which share memory, do not tell each other what they call: each would tell all others.
-const MOST_APART: usize = 64;
+/// More ranks than this, none of which share memory, do not tell each other what they call: each tells all others, and
+/// beyond the number of ranks up to which an all-gather does so, that would be more messages than most collectives need.
+const MOST_APART: usize = 8;
 /// How long the ranks of a node may take to exchange descriptors, once all have said that they are there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
