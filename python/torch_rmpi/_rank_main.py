@@ -13,6 +13,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable, Collection
 from types import FrameType
 
 from torch_rmpi import _launcher_env
@@ -57,6 +58,23 @@ def set_environment() -> None:
 def die_with_parent(signal_number: int) -> None:
     """Asks Linux to send this process a signal when its parent ends; it holds for the program exec'd later too."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def tied_to_parent(blocked: Collection[int]) -> Callable[[], None]:
+    """What a child runs before it becomes its program (`preexec_fn`) so that it gets SIGTERM when this process ends.
+
+    Args:
+        blocked: the signals that are blocked in the program.
+    """
+    parent = os.getpid()
+
+    def in_child() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGTERM)
+
+    return in_child
 
 
 def _become(program: list[str]) -> int:

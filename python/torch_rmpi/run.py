@@ -66,17 +66,10 @@ def run(words: Sequence[str], environment: dict[str, str]) -> int:
 
     The command gets SIGTERM if this process is killed.
     """
-    parent = os.getpid()
     # Signals are taken by sigwaitinfo, which tells who sent them.
     awaited = _FORWARDED | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
-
-    def in_child() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        _rank_main.die_with_parent(signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGTERM)
-
+    in_child = _rank_main.tied_to_parent(before)
     try:
         sys.stdout.flush()
         with subprocess.Popen(words, env=environment, preexec_fn=in_child) as process:  # noqa: PLW1509 (one thread)

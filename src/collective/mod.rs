@@ -8,6 +8,8 @@ mod all_reduce;
 mod all_to_all;
 mod barrier;
 mod broadcast;
+#[cfg(test)]
+mod buffers;
 mod call;
 mod context;
 mod gather;

@@ -60,6 +60,7 @@ pub fn await_users(limit: Duration) -> bool {
         if Instant::now() >= until {
             return false;
         }
+        // Once in a process's life, for what other threads do without telling that they have.
         std::thread::sleep(Duration::from_millis(1));
     }
     true

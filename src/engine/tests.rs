@@ -277,17 +277,19 @@ fn an_operation_of_a_lane_that_has_failed_meanwhile_never_starts() {
 #[test]
 fn a_waiter_takes_over_from_a_thread_that_was_driving() {
     let (lane, story) = (lane("takes over"), Story::default());
+    let started = Arc::new(AtomicBool::new(false));
     let operation = submit(
         &lane,
         &story,
         given(
             "slow",
             poll_fn({
-                let polls = AtomicUsize::new(0);
+                let (polls, started) = (AtomicUsize::new(0), started.clone());
                 move |_| match polls.fetch_add(1, Ordering::SeqCst) {
                     // One long turn, by the other thread, in which the waiter arrives.
                     0 => {
-                        std::thread::sleep(Duration::from_millis(30));
+                        started.store(true, Ordering::SeqCst);
+                        until(|| engine().unwrap().sidelined.load(Ordering::SeqCst) > 0);
                         Poll::Pending
                     }
                     _ => Poll::Ready(Ok(Outcome::default())),
@@ -295,8 +297,16 @@ fn a_waiter_takes_over_from_a_thread_that_was_driving() {
             }),
         ),
     );
-    let other = std::thread::spawn(|| engine().unwrap().try_turn(Driver::Passing));
-    std::thread::sleep(Duration::from_millis(10));
+    let other = std::thread::spawn({
+        let started = started.clone();
+        move || {
+            until(|| {
+                engine().unwrap().try_turn(Driver::Passing);
+                started.load(Ordering::SeqCst)
+            });
+        }
+    });
+    until(|| started.load(Ordering::SeqCst));
     assert!(engine().unwrap().wait(&operation, Some(Duration::from_secs(10))), "nobody has woken it");
     other.join().unwrap();
 }

@@ -123,6 +123,7 @@ impl Engine {
             if moved {
                 backoff.reset();
             } else if let Some(pause) = backoff.step().take() {
+                // What is left may be a user's callback on another thread, whose end nothing rings for.
                 thread::sleep(pause);
             }
         }

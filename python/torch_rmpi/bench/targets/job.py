@@ -86,16 +86,9 @@ def run(words: Sequence[str], limit: float, heard: Callable[[int, str], None]) -
     """
     environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     output = Output(heard)
-    parent = os.getpid()
     # What a signal's handler raises while Python forks is lost, and the job with it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-
-    def in_child() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        _rank_main.die_with_parent(signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGTERM)
-
+    in_child = _rank_main.tied_to_parent(before)
     try:
         process = subprocess.Popen(
             words,

@@ -1,6 +1,8 @@
 //! Reductions of values that do not add up exactly, and of those that go wrong: every rank gets the bits that come of the
 //! documented order, over the ranks of a node and then over the nodes, with one rounding of half types.
 
+use half::bf16;
+
 use super::*;
 use crate::reduce::tests::random::Random;
 use crate::reduce::tests::reference;

@@ -2,18 +2,20 @@
 //! that a few hundred elements take many rounds.
 
 mod bits;
+#[path = "../../../../tests/rust/numbers.rs"]
+mod numbers;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use half::bf16;
+use numbers::{block, reduced};
 use proptest::prelude::*;
 
 use super::*;
+use crate::collective::buffers::Buffers;
 use crate::error::Kind;
-use crate::memory::Scratch;
 use crate::reduce::{ReduceOp, Reduction};
 use crate::shm::Farewell;
 use crate::transport::local::{LocalTransport, Network};
@@ -94,66 +96,6 @@ struct Part {
     dtype: DataType,
     inputs: Buffers,
     outputs: Buffers,
-}
-
-/// Memory of one rank for one operation.
-struct Buffers {
-    scratch: Vec<Scratch>,
-    views: Vec<View>,
-}
-
-impl Buffers {
-    fn new(blocks: &[Vec<u8>]) -> Self {
-        let mut scratch: Vec<_> = blocks.iter().map(|block| Scratch::new(block.len())).collect();
-        let views: Vec<_> = scratch.iter_mut().map(Scratch::view).collect();
-        for (view, block) in views.iter().zip(blocks) {
-            view.write(block);
-        }
-        Buffers { scratch, views }
-    }
-
-    fn zeroed(lengths: &[usize]) -> Self {
-        Buffers::new(&lengths.iter().map(|&len| vec![0; len]).collect::<Vec<_>>())
-    }
-
-    fn blocks(&self) -> Vec<Vec<u8>> {
-        assert_eq!(self.scratch.len(), self.views.len());
-        self.views.iter().map(View::to_vec).collect()
-    }
-}
-
-/// Whole numbers that every type holds.
-fn number(rank: usize, salt: usize, i: usize) -> i64 {
-    ((i * 31 + salt * 13 + 5) * (rank * rank + 3) % 97) as i64 - 48
-}
-
-fn bytes_of(dtype: DataType, value: f64) -> Vec<u8> {
-    match dtype {
-        DataType::Float32 => (value as f32).to_ne_bytes().to_vec(),
-        DataType::BFloat16 => bf16::from_f64(value).to_ne_bytes().to_vec(),
-        _ => (value.trunc() as i64).to_ne_bytes().to_vec(),
-    }
-}
-
-fn block(dtype: DataType, rank: usize, salt: usize, len: usize) -> Vec<u8> {
-    (0..len).flat_map(|i| bytes_of(dtype, number(rank, salt, i) as f64)).collect()
-}
-
-/// Rounded once: the sums are exact.
-fn reduced(reduction: &Reduction, size: usize, salt: usize, len: usize) -> Vec<u8> {
-    let element = |i| {
-        let all = || (0..size).map(|rank| number(rank, salt, i));
-        let sum = all().sum::<i64>() as f64;
-        let value = match reduction.op() {
-            ReduceOp::Sum => sum,
-            ReduceOp::Avg => f64::from((sum / size as f64) as f32),
-            ReduceOp::PremulSum => sum * reduction.factor(),
-            ReduceOp::Max => all().max().unwrap() as f64,
-            op => panic!("{op}"),
-        };
-        bytes_of(reduction.dtype(), value)
-    };
-    (0..len).flat_map(element).collect()
 }
 
 fn sum_of(dtype: DataType) -> Reduction {

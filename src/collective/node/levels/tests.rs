@@ -5,8 +5,9 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::super::tests::{Buffers, Part, run};
+use super::super::tests::{Part, run};
 use super::*;
+use crate::collective::buffers::Buffers;
 use crate::reduce::{DataType, ReduceOp};
 use crate::shm::{Node, Round};
 
@@ -43,8 +44,8 @@ fn block(reduction: &Reduction, rank: usize, salt: usize, len: usize) -> Vec<u8>
 
 /// What the kernels make of all ranks' blocks in one step, which they are tested for themselves.
 fn reduced(reduction: &Reduction, ranks: usize, salt: usize, len: usize) -> Vec<u8> {
-    let inputs = Buffers::of_bytes(&(0..ranks).map(|rank| block(reduction, rank, salt, len)).collect::<Vec<_>>());
-    let output = Buffers::of_bytes(&[vec![0; len * reduction.dtype().size()]]);
+    let inputs = Buffers::new(&(0..ranks).map(|rank| block(reduction, rank, salt, len)).collect::<Vec<_>>());
+    let output = Buffers::new(&[vec![0; len * reduction.dtype().size()]]);
     reduction.reduce(&output.views[0], &inputs.views).unwrap();
     output.views[0].to_vec()
 }
@@ -81,8 +82,8 @@ fn results(
     let dtype = call.reduction().unwrap().dtype();
     let part = |(rank, (inputs, &len)): (usize, (&Vec<Vec<u8>>, &usize))| {
         let takes = !matches!(call, Call::Reduce { root, .. } if root != rank);
-        let inputs = Buffers::of_bytes(inputs);
-        let mut outputs = Buffers::of_bytes(&vec![vec![0; len]; usize::from(takes)]);
+        let inputs = Buffers::new(inputs);
+        let mut outputs = Buffers::new(&vec![vec![0; len]; usize::from(takes)]);
         if in_place && takes {
             outputs.views[0] = inputs.views[if inputs.views.len() > 1 { rank } else { 0 }];
         }
@@ -199,7 +200,7 @@ fn what_fits_into_a_slot_stays_in_one_level() {
     let reduction = Reduction::new(DataType::Int32, ReduceOp::Sum, 1.0).unwrap();
     let rounds = |names: &[u64], call: Call, lengths: &[usize]| {
         let nodes = nodes(names, 4096);
-        let inputs = Buffers::of_bytes(&lengths.iter().map(|&len| vec![0; len]).collect::<Vec<_>>());
+        let inputs = Buffers::new(&lengths.iter().map(|&len| vec![0; len]).collect::<Vec<_>>());
         let slots = Slots { node: &nodes[0], round: Round::first() };
         Levels::of(slots, &Invocation::new(call, &inputs.views, &[])).map(|levels| levels.rounds())
     };
@@ -221,7 +222,7 @@ fn what_fits_into_a_slot_stays_in_one_level() {
 fn ranks_that_disagree_all_hear_of_it() {
     let sum = |dtype| Reduction::new(dtype, ReduceOp::Sum, 1.0).unwrap();
     let part = |len: usize, dtype| {
-        let memory = || Buffers::of_bytes(&[vec![0; len]]);
+        let memory = || Buffers::new(&[vec![0; len]]);
         Part { call: Call::AllReduce(sum(dtype)), dtype, inputs: memory(), outputs: memory() }
     };
     let common = || part(40_000, DataType::Float32);

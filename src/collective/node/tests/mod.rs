@@ -11,43 +11,24 @@ use std::task::{Context, Poll, Waker};
 use proptest::prelude::*;
 
 use super::*;
+use crate::collective::buffers::Buffers;
 use crate::error::Error;
-use crate::memory::Scratch;
 use crate::reduce::{ReduceOp, Reduction};
 
-/// Memory of one rank for one operation: lists of 32-bit integers.
-pub(super) struct Buffers {
-    scratch: Vec<Scratch>,
-    pub views: Vec<View>,
+/// Memory of one rank with lists of 32-bit integers.
+fn integers(lists: &[Vec<i32>]) -> Buffers {
+    let bytes = |list: &Vec<i32>| list.iter().flat_map(|value| value.to_ne_bytes()).collect();
+    Buffers::new(&lists.iter().map(bytes).collect::<Vec<_>>())
 }
 
-impl Buffers {
-    fn new(lists: &[Vec<i32>]) -> Self {
-        let bytes = |list: &Vec<i32>| list.iter().flat_map(|value| value.to_ne_bytes()).collect();
-        Buffers::of_bytes(&lists.iter().map(bytes).collect::<Vec<_>>())
-    }
+/// Lists of 32-bit zeros.
+fn zeros(lengths: &[usize]) -> Buffers {
+    Buffers::zeroed(&lengths.iter().map(|len| 4 * len).collect::<Vec<_>>())
+}
 
-    /// Memory of any elements.
-    pub fn of_bytes(blocks: &[Vec<u8>]) -> Self {
-        let mut scratch: Vec<_> = blocks.iter().map(|block| Scratch::new(block.len())).collect();
-        let views: Vec<_> = scratch.iter_mut().map(Scratch::view).collect();
-        for (view, block) in views.iter().zip(blocks) {
-            view.write(block);
-        }
-        Buffers { scratch, views }
-    }
-
-    fn zeroed(lengths: &[usize]) -> Self {
-        Buffers::new(&lengths.iter().map(|&len| vec![0; len]).collect::<Vec<_>>())
-    }
-
-    fn values(&self) -> Vec<Vec<i32>> {
-        assert_eq!(self.scratch.len(), self.views.len());
-        let integers = |view: &View| {
-            view.to_vec().chunks_exact(4).map(|bytes| i32::from_ne_bytes(bytes.try_into().unwrap())).collect()
-        };
-        self.views.iter().map(integers).collect()
-    }
+fn values(buffers: &Buffers) -> Vec<Vec<i32>> {
+    let value = |bytes: &[u8]| i32::from_ne_bytes(bytes.try_into().unwrap());
+    buffers.blocks().iter().map(|block| block.chunks_exact(4).map(value).collect()).collect()
 }
 
 /// What one rank does.
@@ -59,7 +40,7 @@ pub(super) struct Part {
 }
 
 fn part(call: Call, inputs: &[Vec<i32>], outputs: Buffers) -> Part {
-    Part { call, dtype: DataType::Int32, inputs: Buffers::new(inputs), outputs }
+    Part { call, dtype: DataType::Int32, inputs: integers(inputs), outputs }
 }
 
 type Steps = Pin<Box<dyn Future<Output = Result<()>>>>;
@@ -152,7 +133,7 @@ proptest! {
             for call in [Call::AllReduce(sum()), Call::Reduce { root, reduction: sum() }] {
                 let takes = |rank| matches!(call, Call::AllReduce(_)) || rank == root;
                 let mut parts: Vec<_> = (0..size).map(|rank| {
-                    part(call, &inputs[rank..=rank], Buffers::zeroed(if takes(rank) { &lengths[salt..=salt] } else { &[] }))
+                    part(call, &inputs[rank..=rank], zeros(if takes(rank) { &lengths[salt..=salt] } else { &[] }))
                 }).collect();
                 if in_place {
                     for part in &mut parts {
@@ -162,7 +143,7 @@ proptest! {
                 }
                 prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
                 for (rank, part) in parts.iter().enumerate().filter(|&(rank, _)| takes(rank)) {
-                    prop_assert_eq!(&part.outputs.values()[0], &summed(&inputs), "rank {}", rank);
+                    prop_assert_eq!(&values(&part.outputs)[0], &summed(&inputs), "rank {}", rank);
                 }
             }
         }
@@ -173,10 +154,10 @@ proptest! {
         let nodes = any_nodes(size, capacity, seed);
         for (root, &len) in lengths[..size].iter().enumerate() {
             let call = Call::Broadcast { root };
-            let outputs = |rank| Buffers::new(&[input(rank, root, len)]);
+            let outputs = |rank| integers(&[input(rank, root, len)]);
             let parts: Vec<_> = (0..size).map(|rank| part(call, &[], outputs(rank))).collect();
             prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
-            prop_assert!(parts.iter().all(|part| part.outputs.values()[0] == input(root, root, len)));
+            prop_assert!(parts.iter().all(|part| values(&part.outputs)[0] == input(root, root, len)));
         }
     }
 
@@ -188,11 +169,11 @@ proptest! {
         for root in 0..size {
             for call in [Call::AllGather, Call::Gather { root }] {
                 let takes = |rank| matches!(call, Call::AllGather) || rank == root;
-                let outputs = |rank| Buffers::zeroed(if takes(rank) { lengths } else { &[] });
+                let outputs = |rank| zeros(if takes(rank) { lengths } else { &[] });
                 let parts: Vec<_> = (0..size).map(|rank| part(call, &inputs[rank..=rank], outputs(rank))).collect();
                 prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
                 for (_, part) in parts.iter().enumerate().filter(|&(rank, _)| takes(rank)) {
-                    prop_assert_eq!(part.outputs.values(), inputs.clone());
+                    prop_assert_eq!(values(&part.outputs), inputs.clone());
                 }
             }
         }
@@ -203,14 +184,14 @@ proptest! {
         let nodes = any_nodes(size, capacity, seed);
         let lengths = &lengths[..size];
         let blocks = |rank| -> Vec<_> { (0..size).map(|to| input(rank, to, lengths[to])).collect() };
-        let outputs = |rank: usize| Buffers::zeroed(&lengths[rank..=rank]);
+        let outputs = |rank: usize| zeros(&lengths[rank..=rank]);
         for root in 0..size {
             let inputs = |rank| if rank == root { blocks(rank) } else { Vec::new() };
             let call = Call::Scatter { root };
             let parts: Vec<_> = (0..size).map(|rank| part(call, &inputs(rank), outputs(rank))).collect();
             prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
             for (rank, part) in parts.iter().enumerate() {
-                prop_assert_eq!(&part.outputs.values()[0], &blocks(root)[rank]);
+                prop_assert_eq!(&values(&part.outputs)[0], &blocks(root)[rank]);
             }
         }
         let call = Call::ReduceScatter(sum());
@@ -218,7 +199,7 @@ proptest! {
         prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
         for (rank, part) in parts.iter().enumerate() {
             let contributions: Vec<_> = (0..size).map(|from| blocks(from)[rank].clone()).collect();
-            prop_assert_eq!(&part.outputs.values()[0], &summed(&contributions));
+            prop_assert_eq!(&values(&part.outputs)[0], &summed(&contributions));
         }
     }
 
@@ -227,13 +208,13 @@ proptest! {
         let nodes = any_nodes(size, capacity, seed);
         let length = |from: usize, to: usize| lengths[from * size + to];
         let sent = |from| -> Vec<_> { (0..size).map(|to| input(from, to, length(from, to))).collect() };
-        let received = |to| Buffers::zeroed(&(0..size).map(|from| length(from, to)).collect::<Vec<_>>());
+        let received = |to| zeros(&(0..size).map(|from| length(from, to)).collect::<Vec<_>>());
         for _ in 0..2 {
             let parts: Vec<_> = (0..size).map(|rank| part(Call::AllToAll, &sent(rank), received(rank))).collect();
             prop_assert!(run(&nodes, &parts, seed).iter().all(Result::is_ok));
             for (rank, part) in parts.iter().enumerate() {
                 let expected: Vec<_> = (0..size).map(|from| input(from, rank, length(from, rank))).collect();
-                prop_assert_eq!(part.outputs.values(), expected);
+                prop_assert_eq!(values(&part.outputs), expected);
             }
         }
     }
@@ -251,7 +232,7 @@ fn all_say(parts: &[Part], words: &[&str]) {
 fn ranks_that_call_different_things_all_hear_of_it() {
     for size in 2..=4 {
         let memory = || vec![input(0, 0, 5)];
-        let all_reduce = || part(Call::AllReduce(sum()), &memory(), Buffers::zeroed(&[5]));
+        let all_reduce = || part(Call::AllReduce(sum()), &memory(), zeros(&[5]));
         let others = |odd: Part| {
             let mut parts: Vec<_> = (1..size).map(|_| all_reduce()).collect();
             parts.push(odd);
@@ -259,29 +240,29 @@ fn ranks_that_call_different_things_all_hear_of_it() {
         };
         let last = format!("rank {} called", size - 1);
         let same = "rank 0 called all_reduce of 5 int32 (20 bytes) with SUM";
-        all_say(&others(part(Call::Barrier, &[], Buffers::zeroed(&[]))), &[same, &last, "barrier"]);
-        let broadcast = part(Call::Broadcast { root: 0 }, &[], Buffers::zeroed(&[5]));
+        all_say(&others(part(Call::Barrier, &[], zeros(&[]))), &[same, &last, "barrier"]);
+        let broadcast = part(Call::Broadcast { root: 0 }, &[], zeros(&[5]));
         all_say(&others(broadcast), &[same, &last, "broadcast of 5 int32 (20 bytes) from rank 0"]);
-        let longer = part(Call::AllReduce(sum()), &[input(0, 0, 6)], Buffers::zeroed(&[6]));
+        let longer = part(Call::AllReduce(sum()), &[input(0, 0, 6)], zeros(&[6]));
         all_say(&others(longer), &["different sizes", same, &last, "6 int32"]);
         let product = Reduction::new(DataType::Int32, ReduceOp::Product, 1.0).unwrap();
-        all_say(&others(part(Call::AllReduce(product), &memory(), Buffers::zeroed(&[5]))), &[same, &last, "PRODUCT"]);
+        all_say(&others(part(Call::AllReduce(product), &memory(), zeros(&[5]))), &[same, &last, "PRODUCT"]);
         let float = Reduction::new(DataType::Float32, ReduceOp::Sum, 1.0).unwrap();
-        let float = Part { dtype: DataType::Float32, ..part(Call::AllReduce(float), &memory(), Buffers::zeroed(&[5])) };
+        let float = Part { dtype: DataType::Float32, ..part(Call::AllReduce(float), &memory(), zeros(&[5])) };
         all_say(&others(float), &[same, &last, "float32"]);
     }
 }
 
 #[test]
 fn different_roots_and_factors_are_noticed() {
-    let broadcast = |root| part(Call::Broadcast { root }, &[], Buffers::zeroed(&[3]));
+    let broadcast = |root| part(Call::Broadcast { root }, &[], zeros(&[3]));
     all_say(
         &[broadcast(0), broadcast(1)],
         &["rank 0 called broadcast of 3 int32 (12 bytes) from rank 0", "from rank 1"],
     );
     let scaled = |factor| {
         let reduction = Reduction::new(DataType::Float32, ReduceOp::PremulSum, factor).unwrap();
-        Part { dtype: DataType::Float32, ..part(Call::AllReduce(reduction), &[vec![0]], Buffers::zeroed(&[1])) }
+        Part { dtype: DataType::Float32, ..part(Call::AllReduce(reduction), &[vec![0]], zeros(&[1])) }
     };
     all_say(&[scaled(1.0), scaled(2.0), scaled(1.0)], &["factors"]);
 }
@@ -290,21 +271,21 @@ fn different_roots_and_factors_are_noticed() {
 fn sizes_of_blocks_that_do_not_fit_are_noticed_by_all() {
     let gather = |rank: usize, expected: &[usize]| {
         let outputs = if rank == 0 { expected } else { &[] };
-        part(Call::Gather { root: 0 }, &[input(rank, 0, 4)], Buffers::zeroed(outputs))
+        part(Call::Gather { root: 0 }, &[input(rank, 0, 4)], zeros(outputs))
     };
     let words = ["rank 2 sent 16 bytes", "20 bytes were expected"];
     all_say(&[gather(0, &[4, 4, 5]), gather(1, &[]), gather(2, &[])], &words);
     let scatter = |rank: usize, len: usize| {
         let inputs: Vec<_> = (0..3).filter(|_| rank == 0).map(|to| input(0, to, 4)).collect();
-        part(Call::Scatter { root: 0 }, &inputs, Buffers::zeroed(&[len]))
+        part(Call::Scatter { root: 0 }, &inputs, zeros(&[len]))
     };
     all_say(&[scatter(0, 4), scatter(1, 4), scatter(2, 3)], &["rank 0 sent 16 bytes", "12 bytes were expected"]);
     let all_to_all = |from_second: usize| {
         let inputs: Vec<_> = (0..3).map(|to| input(0, to, 4)).collect();
-        part(Call::AllToAll, &inputs, Buffers::zeroed(&[4, from_second, 4]))
+        part(Call::AllToAll, &inputs, zeros(&[4, from_second, 4]))
     };
     all_say(&[all_to_all(7), all_to_all(4), all_to_all(4)], &["rank 1 sent 16 bytes", "28 bytes were expected"]);
-    let all_gather = |first: usize| part(Call::AllGather, &[input(0, 0, 4)], Buffers::zeroed(&[first, 4]));
+    let all_gather = |first: usize| part(Call::AllGather, &[input(0, 0, 4)], zeros(&[first, 4]));
     all_say(&[all_gather(4), all_gather(9)], &["expect different sizes"]);
 }
 
@@ -318,11 +299,11 @@ fn ranks_stop_reading_memory_when_one_of_them_cannot() {
         pair.iter().for_each(|node| node.copy_once(true));
         let pair: Vec<_> = pair.into_iter().map(Arc::new).collect();
         for _ in 0..2 {
-            let gather = |rank| part(Call::AllGather, &[input(rank, 0, 3000)], Buffers::zeroed(&[3000, 3000]));
+            let gather = |rank| part(Call::AllGather, &[input(rank, 0, 3000)], zeros(&[3000, 3000]));
             let parts = [gather(0), gather(1)];
             assert!(run(&pair, &parts, 11).iter().all(Result::is_ok));
             let expected = vec![input(0, 0, 3000), input(1, 0, 3000)];
-            assert!(parts.iter().all(|part| part.outputs.values() == expected));
+            assert!(parts.iter().all(|part| values(&part.outputs) == expected));
             assert!(pair.iter().all(|node| node.copies_once() == forgetful.is_none()));
         }
     }
@@ -332,7 +313,7 @@ fn ranks_stop_reading_memory_when_one_of_them_cannot() {
 fn memory_of_a_rank_that_has_failed_meanwhile_is_not_taken_for_data() {
     let pair = nodes(2, 512);
     pair.iter().for_each(|node| node.copy_once(true));
-    let mut memory = [Buffers::new(&[input(0, 0, 3000)]), Buffers::zeroed(&[3000])];
+    let mut memory = [integers(&[input(0, 0, 3000)]), zeros(&[3000])];
     let start = |rank: usize, views: &[View]| -> Steps {
         let call = Call::Broadcast { root: 0 };
         Box::pin(super::run(pair[rank].clone(), call, DataType::Int32, Vec::new(), views.to_vec(), None))
@@ -385,7 +366,7 @@ fn a_rank_that_stays_behind_in_a_later_round_is_named() {
     for copies_once in [false, true] {
         let pair = nodes(2, 512);
         pair.iter().for_each(|node| node.copy_once(copies_once));
-        let memory = [Buffers::new(&[input(0, 0, 3000)]), Buffers::zeroed(&[3000])];
+        let memory = [integers(&[input(0, 0, 3000)]), zeros(&[3000])];
         let start = |rank: usize| -> Steps {
             let (call, views) = (Call::Broadcast { root: 0 }, memory[rank].views.clone());
             Box::pin(super::run(pair[rank].clone(), call, DataType::Int32, Vec::new(), views, None))
@@ -409,7 +390,7 @@ fn a_rank_that_stays_behind_in_a_later_round_is_named() {
             });
         }
         assert!(running.is_empty());
-        assert_eq!(memory[1].values()[0], input(0, 0, 3000));
+        assert_eq!(values(&memory[1])[0], input(0, 0, 3000));
     }
 }
 

@@ -2,6 +2,7 @@
 //! rank gets what the reference gives for the inputs in rank order, and all get the same bits.
 
 use super::*;
+use crate::memory::Scratch;
 use crate::reduce::tests::random::Random;
 use crate::reduce::tests::reference;
 
