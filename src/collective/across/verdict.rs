@@ -116,11 +116,24 @@ impl Verdict {
         }
     }
 
-    /// Of which nodes nothing has been heard; `None` if nothing is missing, or this rank does not know. `whereabouts`: what
+    /// Whether `node` has said what it calls, if it is for this rank to hear it.
+    pub(super) fn has_heard_of(&self, node: usize) -> bool {
+        match &*self.state() {
+            State::Asking(asking) => asking.statements[node].is_some(),
+            _ => true,
+        }
+    }
+
+    /// Of which nodes nothing has been heard, or that all have come; `None` if this rank does not know. `whereabouts`: what
     /// to say of a single rank.
     pub fn missing(&self, whereabouts: &str) -> Option<String> {
+        let all_here = || Some("all ranks take part; one has not gone on".to_owned());
         let state = self.state();
-        let State::Asking(asking) = &*state else { return None };
+        let asking = match &*state {
+            State::Before | State::Elsewhere => return None,
+            State::Passed => return all_here(),
+            State::Asking(asking) => asking,
+        };
         let nodes: Vec<_> = asking
             .receiving
             .iter()
@@ -132,7 +145,7 @@ impl Verdict {
                 }
             })
             .collect();
-        (!nodes.is_empty()).then(|| nodes.join("; "))
+        if nodes.is_empty() { all_here() } else { Some(nodes.join("; ")) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every collective on simulated ranks of several nodes, polled in a random order, against plain loops. Slots are small, so
 //! that a few hundred elements take many rounds.
 
+mod apart;
 mod bits;
 #[path = "../../../../tests/rust/numbers.rs"]
 mod numbers;
