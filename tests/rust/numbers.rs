@@ -5,7 +5,7 @@ use half::bf16;
 use super::{DataType, ReduceOp, Reduction};
 
 /// Whole numbers that every type holds; sums of a few need rounding in a half type.
-fn number(rank: usize, salt: usize, i: usize) -> i64 {
+pub fn number(rank: usize, salt: usize, i: usize) -> i64 {
     ((i * 31 + salt * 13 + 5) * (rank * rank + 3) % 97) as i64 - 48
 }
 

@@ -162,19 +162,18 @@ impl Statement {
     }
 }
 
-/// An error if what nodes have said so far does not fit; `None` where a node has not said anything. `members` are the ranks
-/// of each node.
-pub(super) fn check_nodes(statements: &[Option<Statement>], members: &[Vec<usize>]) -> Result<()> {
+/// An error if what nodes have said so far does not fit; `None` where a node has not said anything.
+pub(super) fn check_nodes(statements: &[Option<Statement>], topology: &Topology) -> Result<()> {
     let said = || statements.iter().flatten();
-    for (statement, members) in statements.iter().zip(members) {
+    for (node, statement) in statements.iter().enumerate() {
         if let Some((kind, cause)) = statement.as_ref().and_then(|statement| statement.failure.as_ref()) {
-            return Err(Error::PeerFailed { rank: members[0], kind: *kind, cause: cause.clone() });
+            return Err(Error::PeerFailed { rank: topology.members(node)[0], kind: *kind, cause: cause.clone() });
         }
     }
     let Some(first) = said().next().map(|statement| statement.call) else { return Ok(()) };
     let list = |what: &str| {
-        let calls = statements.iter().zip(members).filter_map(|(statement, members)| {
-            let ranks: Vec<_> = members.iter().map(ToString::to_string).collect();
+        let calls = statements.iter().enumerate().filter_map(|(node, statement)| {
+            let ranks: Vec<_> = topology.members(node).iter().map(ToString::to_string).collect();
             let plural = if ranks.len() == 1 { "" } else { "s" };
             Some(format!("rank{plural} {} called {}", ranks.join(", "), describe(statement.as_ref()?.call)))
         });

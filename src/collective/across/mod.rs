@@ -76,10 +76,7 @@ pub async fn run(
     let mut steps = pin!(across.steps(call, &inputs, &outputs));
     let mut failure = None;
     poll_fn(|task| {
-        let verdict = across.verdict.progress(task);
-        if failure.is_none() {
-            failure = verdict.err();
-        }
+        across.verdict.progress(task, &mut failure);
         if failure.is_none() {
             match steps.as_mut().poll(task) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
@@ -104,7 +101,7 @@ pub async fn run(
         {
             return Poll::Ready(Err(other));
         }
-        match failure.take_if(|_| across.verdict.has_told()) {
+        match failure.take_if(|error| across.verdict.may_fail(error)) {
             Some(error) => Poll::Ready(Err(error)),
             None => Poll::Pending,
         }

@@ -1,15 +1,15 @@
-//! Whether the nodes call the same thing. Their leaders tell each other, in the first message of every collective; the
-//! data does not wait for it, but no collective ends well before it is known.
+//! Whether the nodes call the same thing. In every collective their leaders tell each other what is called. The data does
+//! not wait for that, but no collective ends well before it is known.
 
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use super::fingerprint::{Statement, check_nodes};
 use super::topology::Topology;
 use crate::collective::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::View;
 use crate::transport::{Lease, Posted};
 
@@ -37,7 +37,7 @@ enum State {
 /// What the leader has heard.
 struct Asking {
     statements: Vec<Option<Statement>>,
-    members: Vec<Vec<usize>>,
+    topology: Arc<Topology>,
     /// Statements under way to this rank, by node.
     receiving: Vec<(usize, View, Posted)>,
     sending: Vec<Posted>,
@@ -62,7 +62,7 @@ impl Verdict {
     }
 
     /// Begins where this rank leads: tells the other leaders what its node says.
-    pub(super) fn ask(&self, context: &Context, topology: &Topology, statement: Statement) -> Result<()> {
+    pub(super) fn ask(&self, context: &Context, topology: &Arc<Topology>, statement: Statement) -> Result<()> {
         let len = Statement::LEN;
         let scratch = context.scratch(len * topology.nodes());
         let memory = |node: usize| scratch.view().slice(node * len..(node + 1) * len);
@@ -77,10 +77,9 @@ impl Verdict {
         }
         let mut statements = vec![None; topology.nodes()];
         statements[topology.node()] = Some(statement);
-        let members = (0..topology.nodes()).map(|node| topology.members(node).to_vec()).collect();
         *self.state() = State::Asking(Box::new(Asking {
             statements,
-            members,
+            topology: topology.clone(),
             receiving,
             sending,
             telling: None,
@@ -89,14 +88,21 @@ impl Verdict {
         Ok(())
     }
 
-    /// Takes in what has come. An error as soon as it is known that nodes do not agree.
-    pub(super) fn progress(&self, task: &mut TaskContext<'_>) -> Result<()> {
+    /// Takes in what has come. There is a failure as soon as it is known that nodes do not agree, unless this rank has one;
+    /// if that is a message of another length, it gives way: a peer that calls something else sends other lengths, too, and
+    /// what it calls says more.
+    pub(super) fn progress(&self, task: &mut TaskContext<'_>, failure: &mut Option<Error>) {
         let mut state = self.state();
-        let State::Asking(asking) = &mut *state else { return Ok(()) };
-        if asking.progress(task)? {
-            *state = State::Passed;
+        let State::Asking(asking) = &mut *state else { return };
+        match asking.progress(task) {
+            Ok(true) => *state = State::Passed,
+            Ok(false) => {}
+            Err(error) => {
+                if matches!(failure, None | Some(Error::Length { .. })) {
+                    *failure = Some(error);
+                }
+            }
         }
-        Ok(())
     }
 
     /// Whether nothing speaks against ending well.
@@ -104,24 +110,17 @@ impl Verdict {
         matches!(*self.state(), State::Elsewhere | State::Passed)
     }
 
-    /// Whether the other leaders have been told what this node says, if it is for this rank to tell them. Asked by a rank that
-    /// has failed, until it is so.
-    pub(super) fn has_told(&self) -> bool {
-        match &mut *self.state() {
-            State::Asking(asking) => {
-                let since = asking.telling.get_or_insert_with(Instant::now);
-                asking.sending.is_empty() || since.elapsed() >= TELLING
-            }
+    /// Whether a rank that has failed, and asks until it is so, may say it: the other leaders have been told what this node
+    /// says, if it is for this rank to tell them, and nothing better is to be expected (see [`Verdict::progress`]).
+    pub(super) fn may_fail(&self, error: &Error) -> bool {
+        let mut state = self.state();
+        let State::Asking(asking) = &mut *state else { return true };
+        let since = asking.telling.get_or_insert_with(Instant::now);
+        let has_heard = match error {
+            Error::Length { peer, .. } => asking.statements[asking.topology.node_of(*peer)].is_some(),
             _ => true,
-        }
-    }
-
-    /// Whether `node` has said what it calls, if it is for this rank to hear it.
-    pub(super) fn has_heard_of(&self, node: usize) -> bool {
-        match &*self.state() {
-            State::Asking(asking) => asking.statements[node].is_some(),
-            _ => true,
-        }
+        };
+        asking.sending.is_empty() && has_heard || since.elapsed() >= TELLING
     }
 
     /// Of which nodes nothing has been heard, or that all have come; `None` if this rank does not know. `whereabouts`: what
@@ -138,7 +137,7 @@ impl Verdict {
             .receiving
             .iter()
             .map(|(node, ..)| {
-                let ranks: Vec<_> = asking.members[*node].iter().map(ToString::to_string).collect();
+                let ranks: Vec<_> = asking.topology.members(*node).iter().map(ToString::to_string).collect();
                 match &ranks[..] {
                     [rank] => format!("rank {rank} has not arrived{whereabouts}"),
                     _ => format!("some of ranks {} have not arrived (they are on another node)", ranks.join(", ")),
@@ -175,7 +174,7 @@ impl Asking {
             return Err(error);
         }
         if self.receiving.len() < before || self.receiving.is_empty() {
-            check_nodes(&self.statements, &self.members)?;
+            check_nodes(&self.statements, &self.topology)?;
         }
         Ok(self.receiving.is_empty() && self.sending.is_empty())
     }

@@ -1,5 +1,6 @@
 //! Collectives of ranks that share no memory, which tell each other what they call.
 
+use super::numbers::number;
 use super::*;
 use crate::collective::{all_reduce, broadcast};
 
