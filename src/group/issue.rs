@@ -73,7 +73,7 @@ impl Group {
         let is_message = place.order() == Order::Free;
         if let Some(shared) = place.shared()
             && (is_message || next == Next::Waits)
-            && self.lane.pending() == 0
+            && self.has_ended_all()
             && inline::is_short(invocation, self.tuning.inline())
         {
             _held = Some(self.lane.hold());
@@ -125,6 +125,12 @@ impl Group {
         }
     }
 
+    /// Whether all operations that were issued have ended well. One that has failed may leave its slots to be read by others.
+    fn has_ended_all(&self) -> bool {
+        // In this order: a lane fails before the operation leaves it.
+        self.lane.pending() == 0 && !self.lane.has_failed()
+    }
+
     /// Checks a call, and gives it its place among the group's operations.
     fn admit<'a>(&'a self, invocation: &'a Invocation<'a>, timeout: Option<Duration>) -> Result<Place<'a>> {
         let engine = engine()?;
@@ -135,8 +141,6 @@ impl Group {
         check::check(invocation, self.rank(), self.size(), self.tag_max())?;
         let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock, since it may fail at any time, and then slots of a collective that has not ended here may be
-        // read.
         self.lane.check()?;
         let counter = match invocation.call {
             Call::Send { .. } | Call::Receive { .. } => &mut issued.messages,
