@@ -56,7 +56,10 @@ impl Group {
                 .ok();
             let everybody = self.exchange([u8::from(node.is_some())])?.iter().all(|&[met]| met == 1);
             if everybody && let Some(node) = node {
-                self.try_single_copy(&node)?;
+                // Groups that span nodes have no use for it.
+                if topology.nodes() == 1 {
+                    self.try_single_copy(&node)?;
+                }
                 self.share(node, topology);
             }
         }
