@@ -251,10 +251,12 @@ WorkPtr ProcessGroupRMPI::alltoall(std::vector<at::Tensor>& outputs, std::vector
 }
 
 WorkPtr ProcessGroupRMPI::barrier(const c10d::BarrierOptions& opts) {
+  const auto check = core_->check("barrier");
   return core_->issue(Launch(Operation::Barrier, OpType::BARRIER, "rmpi:barrier", opts.timeout, opts.asyncOp));
 }
 
 void ProcessGroupRMPI::monitoredBarrier(const c10d::BarrierOptions& opts, bool wait_all_ranks) {
+  const auto check = core_->check("monitored_barrier");
   Launch launch(Operation::MonitoredBarrier, OpType::BARRIER, "rmpi:monitored_barrier", opts.timeout, false);
   launch.call.wait_all_ranks = wait_all_ranks;
   // Also inside startCoalescing: there is no Work to return.

@@ -72,7 +72,7 @@ void Launch::set_reduction(const Reduction& reduction) {
 ProcessGroupRMPI::Core::Core(rust::Box<bridge::Group> group, int rank, int size)
     : rank(rank), size(size), group(std::move(group)) {}
 
-c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch launch) {
+c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
   owner.check(launch.title != nullptr ? launch.title : "a process group operation");
   const auto batch = launch.batch ? std::move(launch.batch) : open_batch();
   Issuing issuing(rank, launch);

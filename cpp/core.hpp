@@ -63,7 +63,7 @@ struct ProcessGroupRMPI::Core {
   Call check(const char* operation) { return Call(*this, operation); }
 
   /// Issues an operation, and waits for it unless it is asynchronous or in a batch.
-  c10::intrusive_ptr<WorkRMPI> issue(Launch launch);
+  c10::intrusive_ptr<WorkRMPI> issue(Launch&& launch);
 
   /// Runs `issue_all`, which issues the members with `launch.batch` set to its argument, and returns one Work for them.
   c10::intrusive_ptr<WorkRMPI> coalesce(c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled,

@@ -43,7 +43,7 @@ mod ffi {
         Backend = 5,
     }
 
-    /// The operations. See `Call` in `src/group/call.rs` for the regions that each takes.
+    /// The operations. See `Call` in `src/collective/call.rs` for the regions that each takes.
     #[derive(Debug)]
     enum Operation {
         Broadcast,
@@ -222,8 +222,6 @@ mod ffi {
         unsafe fn own_request(request: *mut Request) -> Box<Request>;
         /// Collectives issued so far.
         fn sequence_number(self: &Group) -> u64;
-        /// How long an operation may take if its call does not say, in milliseconds.
-        fn timeout(self: &Group) -> i64;
         fn set_timeout(self: &Group, timeout_ms: i64);
         /// The settings in force.
         fn settings(self: &Group) -> Vec<Setting>;
@@ -237,8 +235,6 @@ mod ffi {
 
         /// Drives until the operation is done or `milliseconds` have passed; true: done.
         fn wait(self: &Request, milliseconds: u64) -> bool;
-        /// Never blocks, takes no lock.
-        fn is_done(self: &Request) -> bool;
         /// Operation, sequence number, group and rank, for messages.
         fn describe(self: &Request) -> String;
         /// Ends the operation with an error, unless it ends first; its group fails with it.
@@ -455,10 +451,6 @@ impl Group {
         self.0.sequence_number()
     }
 
-    fn timeout(&self) -> i64 {
-        milliseconds(self.0.timeout())
-    }
-
     fn set_timeout(&self, timeout_ms: i64) {
         self.0.set_timeout(duration(timeout_ms));
     }
@@ -483,10 +475,6 @@ impl Group {
 impl Request {
     fn wait(&self, milliseconds: u64) -> bool {
         guard_or(true, || self.group.wait(&self.operation, Some(Duration::from_millis(milliseconds))))
-    }
-
-    fn is_done(&self) -> bool {
-        self.operation.is_done()
     }
 
     fn describe(&self) -> String {

@@ -65,7 +65,7 @@ impl Context {
         self.outstanding.lease(len)
     }
 
-    /// Starts to send `data` await the result before the memory is written again.
+    /// Starts to send `data`; await the result before the memory is written again.
     pub fn send(&self, peer: usize, data: &View) -> Result<Posted> {
         let request = self.transport.send(self.channel, peer, self.tag, data)?;
         Ok(self.outstanding.keep(request))

@@ -16,8 +16,8 @@ use crate::transport::Outstanding;
 /// belongs to the operation's [`Outstanding`], since a schedule that fails drops all its own.
 pub type Schedule = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
 
-/// Whom to tell about the end of an operation. `finish`, then `announce`, then drop, each once, on whichever thread
-/// drives, with no lock of the engine held. It owns whatever keeps the operation's memory alive, so it is dropped only
+/// Whom to tell about the end of an operation. `finish`, on the thread that drives; then `announce`, on one that does not,
+/// unless `announce_to_nobody` has said that there is no need; then drop: each once, with no lock of the engine held. It owns whatever keeps the operation's memory alive, so it is dropped only
 /// when the transport has given that memory back: after a failure that can be much later.
 pub trait Completion: Send {
     /// Records the result; waiters go on when it has returned.

@@ -129,7 +129,7 @@ impl Wishes {
         self.value(Setting::Spins).map(|value| value as u32)
     }
 
-    /// Name, variable, value and source of each setting; "auto" for what depends on the number of ranks.
+    /// Name, variable, value and source of each setting; what depends on the ranks of a group is said in words.
     pub fn settings(&self) -> impl Iterator<Item = (Setting, String, Source)> {
         Setting::ALL.into_iter().map(|setting| match self.0[setting as usize] {
             Some((value, source)) => (setting, setting.show(value), source),
