@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use super::{Call, Invocation, Node, Shared};
+use super::reach::Shared;
+use super::{Call, Invocation};
 use crate::collective::node::{self, Begun};
 use crate::engine::{Outcome, panic_text};
 use crate::error::{Error, Result};
 use crate::memory::View;
+use crate::shm::Node;
 use crate::transport::{Channel, Receipt, SharedTransport};
 
 /// How often the caller of a collective looks for its peers before the engine takes over, where spinning keeps a peer from

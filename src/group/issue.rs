@@ -4,7 +4,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::inline::{self, Attempt};
-use super::{Call, Group, Invocation, Issued, LONGEST_TIMEOUT, Shared, check, schedule};
+use super::reach::{Reach, Shared};
+use super::{Call, Group, Invocation, Issued, LONGEST_TIMEOUT, check, schedule};
 use crate::collective::node::Begun;
 use crate::engine::{Completion, Engine, OnFailure, Operation, Order, Outcome, Task, engine};
 use crate::error::{Error, Result};
@@ -138,7 +139,7 @@ impl Group {
         if mpi::is_finalized() {
             return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
         }
-        check::check(invocation, self.rank(), self.size(), self.tag_max())?;
+        check::check(invocation, self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()))?;
         let timeout = timeout.unwrap_or_else(|| self.timeout()).min(LONGEST_TIMEOUT);
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         self.lane.check()?;
@@ -181,9 +182,10 @@ impl<'a> Place<'a> {
 
     /// The shared memory that it goes through, if it does.
     fn shared(&self) -> Option<&'a Shared> {
-        match self.invocation.call {
-            Call::MonitoredBarrier { .. } => None,
-            _ => self.group.shared.as_ref(),
+        match (&self.group.reach, self.invocation.call) {
+            (_, Call::MonitoredBarrier { .. }) => None,
+            (Reach::Node(shared), _) => Some(shared),
+            _ => None,
         }
     }
 

@@ -5,6 +5,7 @@ mod check;
 mod inline;
 mod issue;
 mod neighbours;
+mod reach;
 mod schedule;
 mod world;
 
@@ -19,14 +20,14 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 
-use crate::collective::across::{self, Topology};
 use crate::engine::{self, Engine, Lane, Operation, engine};
 use crate::error::{Error, Kind, Result};
 use crate::mpi::{self, Environment};
 use crate::reduce::Instructions;
-use crate::shm::{Farewell, Node};
-use crate::transport::{MpiTransport, SharedTransport, SpanningTransport, Transport};
+use crate::shm::Farewell;
+use crate::transport::{MpiTransport, Transport};
 use crate::tuning::{Overrides, Tuning, Wishes};
+use reach::Reach;
 
 /// The timeout of an operation if nothing else is said: as torch's (c10d `kBackendDefaultTimeout`).
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -74,13 +75,7 @@ pub struct Group {
     engine: &'static Engine,
     lane: Arc<Lane>,
     transport: Arc<MpiTransport>,
-    /// What all ranks share if they are on one node: everything but monitored barriers goes through it.
-    shared: Option<Shared>,
-    /// What the ranks of each node share if they are on several, some of which hold more than one. All ranks of the group
-    /// have it, or none.
-    spanning: Option<Spanning>,
-    /// Present if ranks that share no memory tell each other what they call: each as a node of its own.
-    apart: Option<Arc<Topology>>,
+    reach: Reach,
     tuning: Tuning,
     timeout_ms: AtomicU64,
     issued: Mutex<Issued>,
@@ -89,18 +84,6 @@ pub struct Group {
     closed: OnceCell<Instant>,
     /// Monitored barriers whose messages may still come when nobody will receive them: those that have not passed.
     strays: Arc<AtomicUsize>,
-}
-
-/// Memory that all ranks of a group share.
-struct Shared {
-    node: Arc<Node>,
-    transport: Arc<SharedTransport>,
-}
-
-/// Memory that the ranks of this node share, in a group that spans nodes.
-struct Spanning {
-    place: across::Place,
-    transport: Arc<SpanningTransport>,
 }
 
 /// How many operations of each kind were issued.
@@ -136,15 +119,8 @@ impl Group {
         }
         let mut group = Group::over(engine, transport, options, wishes);
         group.meet_neighbours(wishes)?;
-        let over = match (&group.shared, &group.spanning) {
-            (Some(_), _) => "shared memory and ".to_owned(),
-            (_, Some(Spanning { place, .. })) => {
-                format!("shared memory on each of {} nodes and ", place.topology.nodes())
-            }
-            _ => String::new(),
-        };
-        let name = group.lane.name();
-        log::info!("group \"{name}\": rank {rank} of {size} over {over}{}; {}", mpi::library_version(), group.tuning);
+        let (name, reach) = (group.lane.name(), &group.reach);
+        log::info!("group \"{name}\": rank {rank} of {size} over {reach}{}; {}", mpi::library_version(), group.tuning);
         Ok(group)
     }
 
@@ -153,9 +129,7 @@ impl Group {
             engine,
             lane: Arc::new(Lane::new(options.name, transport.rank()).spinning(wishes.spins())),
             transport: Arc::new(transport),
-            shared: None,
-            spanning: None,
-            apart: None,
+            reach: Reach::Messages,
             tuning: wishes.resolve(1, engine::is_crowded()),
             timeout_ms: AtomicU64::new(0),
             issued: Mutex::default(),
@@ -220,18 +194,6 @@ impl Group {
         self.lane.check()
     }
 
-    fn tag_max(&self) -> i32 {
-        let shared = self.shared.as_ref().map(|shared| shared.transport.tag_max());
-        let spanning = self.spanning.as_ref().map(|spanning| spanning.transport.tag_max());
-        shared.or(spanning).unwrap_or(self.transport.tag_max())
-    }
-
-    /// The ranks on this node that this one shares memory with, if it does.
-    fn node(&self) -> Option<&Arc<Node>> {
-        let shared = self.shared.as_ref().map(|shared| &shared.node);
-        shared.or(self.spanning.as_ref().map(|spanning| &spanning.place.node))
-    }
-
     /// Drives until `operation`, of this group, is done, or for at most `limit`. Returns whether it is done.
     pub fn wait(&self, operation: &Operation, limit: Option<Duration>) -> bool {
         self.engine.wait(operation, limit)
@@ -271,7 +233,7 @@ impl Group {
 
     fn release(&self, engine: &'static Engine) -> Result<()> {
         // What is still pending goes on.
-        if let Some(node) = self.node().filter(|_| self.lane.pending() == 0) {
+        if let Some(node) = self.reach.node().filter(|_| self.lane.pending() == 0) {
             node.bid_farewell(&Farewell::Left);
         }
         if self.lane.has_failed() || self.lane.pending() > 0 || self.strays.load(Ordering::Relaxed) > 0 {

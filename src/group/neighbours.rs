@@ -3,7 +3,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Call, Group, Invocation, Issued, Shared, Spanning};
+use super::reach::{Reach, Shared, Spanning};
+use super::{Call, Group, Invocation, Issued};
 use crate::collective::across::{Place, Topology, Verdict};
 use crate::collective::node;
 use crate::engine::{self, Witness};
@@ -63,8 +64,8 @@ impl Group {
                 self.share(node, topology);
             }
         }
-        if self.node().is_none() && (2..=MOST_APART).contains(&self.size()) {
-            self.apart = Some(Arc::new(Topology::new(self.size(), self.rank(), |a, b| a == b)));
+        if self.reach.node().is_none() && (2..=MOST_APART).contains(&self.size()) {
+            self.reach = Reach::Apart(Arc::new(Topology::new(self.size(), self.rank(), |a, b| a == b)));
         }
         // The user's first collective is number 0.
         *self.issued.lock().unwrap_or_else(PoisonError::into_inner) = Issued::default();
@@ -95,13 +96,13 @@ impl Group {
         }));
         let transport = SharedTransport::new(&node);
         if topology.nodes() == 1 {
-            self.shared = Some(Shared { node, transport: Arc::new(transport) });
+            self.reach = Reach::Node(Shared { node, transport: Arc::new(transport) });
             return;
         }
         let place = |rank| topology.is_here(rank).then(|| topology.place_of(rank));
         let neighbours = (0..topology.size()).map(place).collect();
         let transport = Arc::new(SpanningTransport::new(self.transport.clone(), transport, neighbours));
-        self.spanning = Some(Spanning { place: Place { node, topology: Arc::new(topology) }, transport });
+        self.reach = Reach::Nodes(Spanning { place: Place { node, topology: Arc::new(topology) }, transport });
     }
 
     /// Every rank's bytes.

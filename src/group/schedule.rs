@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Call, Group, Invocation, Shared, Spanning, neighbours};
+use super::reach::{Reach, Shared, Spanning};
+use super::{Call, Group, Invocation, neighbours};
 use crate::collective::node::Begun;
 use crate::collective::{self, Context, across};
 use crate::engine::{Outcome, Schedule, Witness};
@@ -28,54 +29,47 @@ pub(super) fn schedule(
 ) -> (Schedule, Option<Arc<dyn Witness>>) {
     let Invocation { call, dtype, inputs, outputs } = *invocation;
     let tag = (sequence % TAGS) as i32;
-    match call {
+    let over = |transport: Arc<dyn Transport>| messages(transport, invocation, outstanding, tag, group, timeout);
+    let mpi = || group.transport.clone();
+    let on_mpi = |tag| context(group, mpi(), outstanding, Channel::Collective, tag);
+    let (collective_tag, statement_tag) = (tag, TAGS as i32 + tag);
+    let is_message = matches!(call, Call::Send { .. } | Call::Receive { .. });
+    match &group.reach {
         // What a monitored barrier leaves behind must meet nothing else.
-        Call::MonitoredBarrier { .. } => {}
-        Call::Send { .. } | Call::Receive { .. } => {
-            let peer = match call {
-                Call::Send { to, .. } => Some(to),
-                Call::Receive { from, .. } => from,
-                _ => None,
-            };
-            if let Some(Shared { node, transport }) = &group.shared {
-                let schedule = messages(transport.clone(), invocation, outstanding, tag, group, timeout);
-                return (schedule, Some(neighbours::peer(node, &call)));
-            }
-            if let Some(Spanning { place, transport }) = &group.spanning {
-                let witness = transport.rings(peer).then(|| neighbours::peer(&place.node, &call));
-                return (messages(transport.clone(), invocation, outstanding, tag, group, timeout), witness);
-            }
+        _ if matches!(call, Call::MonitoredBarrier { .. }) => (over(mpi()), None),
+        Reach::Node(Shared { node, transport }) if is_message => {
+            (over(transport.clone()), Some(neighbours::peer(node, &call)))
         }
-        _ => {
+        Reach::Node(Shared { node, .. }) => {
             let (inputs, outputs) = (inputs.to_vec(), outputs.to_vec());
-            if let Some(Shared { node, .. }) = &group.shared {
-                let schedule = done(collective::node::run(node.clone(), call, dtype, inputs, outputs, begun));
-                return (schedule, Some(neighbours::waiting(node)));
-            }
-            if let Some(Spanning { place, .. }) = &group.spanning {
-                let verdict = Arc::new(across::Verdict::default());
-                let context = |tag| context(group, group.transport.clone(), outstanding, Channel::Collective, tag);
-                let contexts = [context(tag), context(TAGS as i32 + tag)];
-                let schedule = across::run(place.clone(), verdict.clone(), contexts, call, dtype, inputs, outputs);
-                return (done(schedule), Some(neighbours::across(&place.node, verdict, outstanding)));
-            }
-            if let Some(topology) = &group.apart {
-                let verdict = Arc::new(across::Verdict::default());
-                let transport = group.transport.clone();
-                let statements =
-                    Context::new(transport.clone(), outstanding.clone(), Channel::Collective, TAGS as i32 + tag);
-                let steps = match call {
-                    // All have said what they call: that is all.
-                    Call::Barrier => done(async { Ok(()) }),
-                    _ => messages(transport, invocation, outstanding, tag, group, timeout),
-                };
-                let call = across::fingerprint(invocation, topology);
-                let schedule = across::checked(topology.clone(), verdict.clone(), statements, call, steps);
-                return (Box::pin(schedule), Some(neighbours::apart(verdict)));
-            }
+            let schedule = collective::node::run(node.clone(), call, dtype, inputs, outputs, begun);
+            (done(schedule), Some(neighbours::waiting(node)))
         }
+        Reach::Nodes(Spanning { place, transport }) if is_message => {
+            let rings = transport.rings(call.peer().map(|(_, rank)| rank));
+            (over(transport.clone()), rings.then(|| neighbours::peer(&place.node, &call)))
+        }
+        Reach::Nodes(Spanning { place, .. }) => {
+            let verdict = Arc::new(across::Verdict::default());
+            let contexts = [on_mpi(collective_tag), on_mpi(statement_tag)];
+            let (inputs, outputs) = (inputs.to_vec(), outputs.to_vec());
+            let schedule = across::run(place.clone(), verdict.clone(), contexts, call, dtype, inputs, outputs);
+            (done(schedule), Some(neighbours::across(&place.node, verdict, outstanding)))
+        }
+        Reach::Apart(topology) if !is_message => {
+            let verdict = Arc::new(across::Verdict::default());
+            let steps = match call {
+                // All have said what they call: that is all.
+                Call::Barrier => done(async { Ok(()) }),
+                _ => over(mpi()),
+            };
+            let announcement = across::fingerprint(invocation, topology);
+            let statements = on_mpi(statement_tag);
+            let schedule = across::checked(topology.clone(), verdict.clone(), statements, announcement, steps);
+            (Box::pin(schedule), Some(neighbours::apart(verdict)))
+        }
+        Reach::Messages | Reach::Apart(_) => (over(mpi()), None),
     }
-    (messages(group.transport.clone(), invocation, outstanding, tag, group, timeout), None)
 }
 
 fn context(
@@ -125,7 +119,7 @@ fn messages(
         Call::AllToAll => done(collective::all_to_all(context, all(inputs), all(outputs))),
         Call::Barrier => done(collective::barrier(context)),
         Call::MonitoredBarrier { wait_all_ranks } => {
-            let (strays, node) = (group.strays.clone(), group.node().cloned());
+            let (strays, node) = (group.strays.clone(), group.reach.node().cloned());
             // Relaxed: read when the lane has no operation left, which orders it.
             strays.fetch_add(1, Ordering::Relaxed);
             done(async move {

@@ -72,10 +72,6 @@ impl Transport for LocalTransport {
         self.size
     }
 
-    fn tag_max(&self) -> i32 {
-        i32::MAX
-    }
-
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
         assert!(peer < self.size && peer != self.rank, "rank {} sends to {peer}", self.rank);
         let key = (self.rank, peer, channel == Channel::Collective, tag);

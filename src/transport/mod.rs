@@ -45,9 +45,6 @@ pub trait Transport: Send + Sync {
 
     /// Starts to receive exactly `buffer.len()` bytes from rank `peer`, or from any rank.
     fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>>;
-
-    /// The highest tag on the point-to-point channel.
-    fn tag_max(&self) -> i32;
 }
 
 /// A message under way.

@@ -33,6 +33,11 @@ struct Communicators {
 }
 
 impl MpiTransport {
+    /// The highest tag on the point-to-point channel.
+    pub fn tag_max(&self) -> i32 {
+        self.tag_max
+    }
+
     /// Creates the communicators of the processes with these ranks in MPI_COMM_WORLD. Blocks until all of them have
     /// called it: they must have met before. `tag` separates groups that are created at the same time.
     pub fn create(environment: &Environment, world_ranks: &[usize], tag: i32) -> Result<Self> {
@@ -119,10 +124,6 @@ impl Transport for MpiTransport {
 
     fn size(&self) -> usize {
         self.size
-    }
-
-    fn tag_max(&self) -> i32 {
-        self.tag_max
     }
 
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {

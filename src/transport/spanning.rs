@@ -17,6 +17,11 @@ pub struct SpanningTransport {
 }
 
 impl SpanningTransport {
+    /// The highest tag on the point-to-point channel.
+    pub fn tag_max(&self) -> i32 {
+        self.mpi.tag_max().min(self.shared.tag_max())
+    }
+
     /// `neighbours[r]` is the rank on this node of the group's rank r, if that is here.
     pub fn new(mpi: Arc<MpiTransport>, shared: SharedTransport, neighbours: Vec<Option<usize>>) -> Self {
         SpanningTransport { mpi, shared, neighbours }
@@ -35,10 +40,6 @@ impl Transport for SpanningTransport {
 
     fn size(&self) -> usize {
         self.mpi.size()
-    }
-
-    fn tag_max(&self) -> i32 {
-        self.mpi.tag_max().min(self.shared.tag_max())
     }
 
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {

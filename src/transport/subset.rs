@@ -33,10 +33,6 @@ impl Transport for Subset {
         self.ranks.len()
     }
 
-    fn tag_max(&self) -> i32 {
-        self.group.tag_max()
-    }
-
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
         self.group.send(channel, self.ranks[peer], tag, data)
     }

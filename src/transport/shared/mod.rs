@@ -55,6 +55,11 @@ struct State {
 }
 
 impl SharedTransport {
+    /// The highest tag on the point-to-point channel.
+    pub fn tag_max(&self) -> i32 {
+        i32::MAX
+    }
+
     /// The transport of a group whose ranks are those of `node`. There may be one.
     pub fn new(node: &Arc<Node>) -> Self {
         let (writers, readers): (Vec<_>, Vec<_>) = (0..node.size()).map(|peer| node.streams(peer)).unzip();
@@ -104,10 +109,6 @@ impl Transport for SharedTransport {
 
     fn size(&self) -> usize {
         self.mailbox.node.size()
-    }
-
-    fn tag_max(&self) -> i32 {
-        i32::MAX
     }
 
     fn send(&self, channel: Channel, peer: usize, tag: i32, data: &View) -> Result<Box<dyn Request>> {
