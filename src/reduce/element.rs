@@ -20,6 +20,9 @@ macro_rules! plain {
 
 plain!(f16, bf16, f32, f64, Complex<f32>, Complex<f64>, u8, i8, u16, i16, u32, i32, u64, i64, u128, i128);
 
+// SAFETY: an array has no padding of its own.
+unsafe impl<E: Plain> Plain for [E; 2] {}
+
 // SAFETY: a `u8` in a transparent struct.
 unsafe impl Plain for Boolean {}
 
@@ -32,6 +35,8 @@ pub(super) struct Unaligned<E>(pub E);
 pub(super) trait Element<A: Copy>: Plain {
     /// Whether conversion is much faster for slices than for single elements.
     const SLICES: bool = false;
+    /// Whether loops over pairs are faster. Two halves of a word widen in place: vector instructions need not move them.
+    const PAIRS: bool = false;
     /// The same value as an accumulator.
     fn widen(self) -> A;
     /// The accumulator as an element, rounded if need be.
@@ -129,6 +134,8 @@ impl Element<f32> for f16 {
 
 // Written without branches, so that loops over it become vector instructions; `half`'s conversion branches.
 impl Element<f32> for bf16 {
+    const PAIRS: bool = true;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)

@@ -24,19 +24,15 @@ pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(
     match inputs {
         // What most schedules have: no accumulators in memory needed.
         [left, right] if !E::SLICES => {
-            let (left_is_output, right_is_output) = (same(left, output), same(right, output));
-            // SAFETY: an input that is not the same memory as `output` does not overlap it, so each unique slice here
-            // is over memory that no other slice of its line is over.
-            unsafe {
-                match (left_is_output, right_is_output) {
-                    (false, false) => {
-                        combine::<E, A, O>(operation, elements(left), elements(right), elements_mut(output));
-                    }
-                    (true, false) => combine_into_left::<E, A, O>(operation, elements_mut(output), elements(right)),
-                    (false, true) => combine_into_right::<E, A, O>(operation, elements(left), elements_mut(output)),
-                    (true, true) => combine_with_itself::<E, A, O>(operation, elements_mut(output)),
-                }
-            }
+            let combined = |left: E, right: E| -> E {
+                let (left, right) = (operation.load(left.widen()), operation.load(right.widen()));
+                E::narrow(operation.finish(operation.combine(left, right)))
+            };
+            let whole = if E::PAIRS { output.len() - output.len() % (2 * size_of::<E>()) } else { 0 };
+            let [first, rest] =
+                [0..whole, whole..output.len()].map(|part| [left, right, output].map(|view| view.slice(part.clone())));
+            combine(&first, |left: [E; 2], right: [E; 2]| [combined(left[0], right[0]), combined(left[1], right[1])]);
+            combine(&rest, combined);
         }
         _ => reduce_in_blocks::<E, E, A, O>(conversion, operation, output, inputs),
     }
@@ -54,50 +50,48 @@ pub(super) fn step<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation
     reduce_in_blocks::<I, E, A, O>(conversion, O::new(factor, ranks), output, inputs);
 }
 
+/// Two inputs and the output, which may be the memory of either.
 #[inline(always)]
-fn combine<E: Element<A>, A: Copy, O: Operation<A>>(
-    operation: O,
-    left: &[Unaligned<E>],
-    right: &[Unaligned<E>],
-    output: &mut [Unaligned<E>],
+fn combine<P: Plain>([left, right, output]: &[View; 3], combined: impl Fn(P, P) -> P) {
+    if output.is_empty() {
+        return;
+    }
+    // SAFETY: an input that is not the same memory as `output` does not overlap it, so each unique slice here is over
+    // memory that no other slice of its line is over.
+    unsafe {
+        match (same(left, output), same(right, output)) {
+            (false, false) => apart(elements(left), elements(right), elements_mut(output), combined),
+            (true, false) => into_left(elements_mut(output), elements(right), combined),
+            (false, true) => into_left(elements_mut(output), elements(left), |right, left| combined(left, right)),
+            (true, true) => with_itself(elements_mut(output), combined),
+        }
+    }
+}
+
+#[inline(always)]
+fn apart<P: Plain>(
+    left: &[Unaligned<P>],
+    right: &[Unaligned<P>],
+    output: &mut [Unaligned<P>],
+    combined: impl Fn(P, P) -> P,
 ) {
     for ((output, left), right) in output.iter_mut().zip(left).zip(right) {
-        output.0 = combined(operation, left.0, right.0);
+        output.0 = combined(left.0, right.0);
     }
 }
 
 #[inline(always)]
-fn combine_into_left<E: Element<A>, A: Copy, O: Operation<A>>(
-    operation: O,
-    left: &mut [Unaligned<E>],
-    right: &[Unaligned<E>],
-) {
+fn into_left<P: Plain>(left: &mut [Unaligned<P>], right: &[Unaligned<P>], combined: impl Fn(P, P) -> P) {
     for (left, right) in left.iter_mut().zip(right) {
-        left.0 = combined(operation, left.0, right.0);
+        left.0 = combined(left.0, right.0);
     }
 }
 
 #[inline(always)]
-fn combine_into_right<E: Element<A>, A: Copy, O: Operation<A>>(
-    operation: O,
-    left: &[Unaligned<E>],
-    right: &mut [Unaligned<E>],
-) {
-    for (left, right) in left.iter().zip(right) {
-        right.0 = combined(operation, left.0, right.0);
-    }
-}
-
-#[inline(always)]
-fn combine_with_itself<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, elements: &mut [Unaligned<E>]) {
+fn with_itself<P: Plain>(elements: &mut [Unaligned<P>], combined: impl Fn(P, P) -> P) {
     for element in elements {
-        element.0 = combined(operation, element.0, element.0);
+        element.0 = combined(element.0, element.0);
     }
-}
-
-#[inline(always)]
-fn combined<E: Element<A>, A: Copy, O: Operation<A>>(operation: O, left: E, right: E) -> E {
-    E::narrow(operation.finish(operation.combine(operation.load(left.widen()), operation.load(right.widen()))))
 }
 
 /// Any number of inputs, of elements `I`, to as many elements `E`. The accumulators are local, so where the two are the same

@@ -232,3 +232,14 @@ def test_the_summary_shows_them():
     done = summary(TORCH_RMPI_SPINS="often")
     assert done.returncode == 1
     assert 'TORCH_RMPI_SPINS is "often"' in done.stdout
+
+
+def test_named_domains_divide_the_ranks_of_a_group(tmp_path):
+    source = f"""{START}
+os.environ["TORCH_RMPI_DOMAIN"] = "xy"[RANK % 2]
+start()
+{END}"""
+    ended = run(tmp_path, source, ranks=4, env={"TORCH_RMPI_LOG": "debug"})
+    assert ended.code == 0, ended.output
+    said = [line for line in ended.output.splitlines() if "is on a node with 2 domains of 2, 2 ranks" in line]
+    assert len(said) == 4, ended.output
