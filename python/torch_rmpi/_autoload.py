@@ -33,7 +33,9 @@ _CUDA_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/dxg", "/dev/kfd
 
 
 def devices() -> list[str]:
-    """The devices whose tensors reach the backend: "cuda" too where torch has it and it has a driver, for an error that says what to do.
+    """The devices whose tensors reach the backend.
+
+    "cuda" too where torch has it and it has a driver, for an error that says what to do.
 
     Not elsewhere: torch's flight recorder asks each of them before every barrier, and where CUDA has no device that
     ends in an exception, which takes longer than the barrier. CUDA itself is not asked: forked children could not use

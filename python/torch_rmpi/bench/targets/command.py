@@ -155,6 +155,12 @@ def _check(options: argparse.Namespace, families: Sequence[Family]) -> None:
         markdown.around(path)
 
 
+def _processor_time() -> tuple[int, int]:
+    """Ticks of all processors since the start: those that a hypervisor gave to others, and all (proc_stat(5))."""
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    return int(fields[7]), sum(map(int, fields))
+
+
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     """Ends the job that runs, and removes what was written for it."""
     del frame
@@ -177,6 +183,7 @@ def main(arguments: Sequence[str]) -> int:
     if settings:
         print(f"The environment may change what is measured: {settings}", file=sys.stderr)
     signal.signal(signal.SIGTERM, _terminated)
+    stolen, time = _processor_time()
     try:
         measured, failures = measure(families, options)
     except KeyboardInterrupt:
@@ -185,6 +192,8 @@ def main(arguments: Sequence[str]) -> int:
         made = report.gather(measured, _scale(options))
         if settings:
             made.machine["settings"] = settings
+        stolen, time = (after - before for after, before in zip(_processor_time(), (stolen, time), strict=True))
+        made.machine["processor time taken by the hypervisor"] = f"{stolen / max(1, time):.1%}"
         if options.json is not None:
             # The times, whatever becomes of what is made of them.
             made.save(options.json)
