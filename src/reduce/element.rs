@@ -41,6 +41,11 @@ pub(super) trait Element<A: Copy>: Plain {
     fn widen(self) -> A;
     /// The accumulator as an element, rounded if need be.
     fn narrow(accumulator: A) -> Self;
+    /// The same for what an op has made of widened elements, and of nothing else: a NaN has no bits that elements lack.
+    #[inline(always)]
+    fn narrow_result(accumulator: A) -> Self {
+        Self::narrow(accumulator)
+    }
     /// Widens elements into as many accumulators. `conversion` is for float16.
     #[inline(always)]
     fn widen_slice<C: Float16Conversion>(_conversion: C, elements: &[Unaligned<Self>], accumulators: &mut [A]) {
@@ -144,12 +149,28 @@ impl Element<f32> for bf16 {
     #[inline(always)]
     fn narrow(accumulator: f32) -> bf16 {
         let bits = accumulator.to_bits();
-        // Adding just under a half of the last place, and one more if that place is odd, rounds to nearest even; the
-        // carry moves up to the next power of two, or to infinity. It could turn a NaN into something else, so a NaN
-        // keeps its upper bits and becomes quiet.
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        let chosen = if accumulator.is_nan() { bits | 0x0040_0000 } else { rounded };
-        // Shifted as a signed number it fits 16 signed bits, which SSE2 can pack; it cannot pack unsigned ones.
-        bf16::from_bits((chosen.cast_signed() >> 16) as u16)
+        // Rounding could turn a NaN into something else, so a NaN keeps its upper bits and becomes quiet.
+        let chosen = if accumulator.is_nan() { bits | 0x0040_0000 } else { rounded(bits) };
+        upper_half(chosen)
     }
+
+    #[inline(always)]
+    fn narrow_result(accumulator: f32) -> bf16 {
+        // The lower half of a NaN is 0, whether it comes from an element or from the processor (std::primitive.f32, "NaN
+        // bit patterns"): it is not rounded.
+        upper_half(rounded(accumulator.to_bits()))
+    }
+}
+
+/// Adding just under a half of the last place, and one more if that place is odd, rounds to nearest even; the carry moves up
+/// to the next power of two, or to infinity.
+#[inline(always)]
+fn rounded(bits: u32) -> u32 {
+    bits.wrapping_add(0x7fff + ((bits >> 16) & 1))
+}
+
+/// Shifted as a signed number it fits 16 signed bits, which SSE2 can pack; it cannot pack unsigned ones.
+#[inline(always)]
+fn upper_half(bits: u32) -> bf16 {
+    bf16::from_bits((bits.cast_signed() >> 16) as u16)
 }

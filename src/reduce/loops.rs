@@ -26,7 +26,7 @@ pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(
         [left, right] if !E::SLICES => {
             let combined = |left: E, right: E| -> E {
                 let (left, right) = (operation.load(left.widen()), operation.load(right.widen()));
-                E::narrow(operation.finish(operation.combine(left, right)))
+                E::narrow_result(operation.finish(operation.combine(left, right)))
             };
             let whole = if E::PAIRS { output.len() - output.len() % (2 * size_of::<E>()) } else { 0 };
             let [first, rest] =

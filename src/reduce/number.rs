@@ -66,7 +66,8 @@ macro_rules! float {
             type Factor = $type;
             #[inline(always)]
             fn factor(value: f64) -> $type {
-                value as $type
+                // That of the processor: see `Element::narrow_result`.
+                if value.is_nan() { <$type>::NAN } else { value as $type }
             }
             #[inline(always)]
             fn scale(self, factor: $type) -> Self {
