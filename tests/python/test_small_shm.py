@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from other_shm import UNAVAILABLE
-from processes import BACKEND, launcher
-from scripts import LIMIT, run
+from processes import BACKEND, Job, launcher
+from scripts import LIMIT, end, run
 
 pytestmark = pytest.mark.skipif(BACKEND != "rmpi", reason="about the memory that rmpi shares")
 
@@ -48,12 +48,36 @@ dist.destroy_process_group()
 """
 
 
+# The MPI alone: nothing of rmpi, nor of torch.
+ONLY_MPI = """
+import ctypes, sys
+
+mpi = ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
+assert mpi.MPI_Init(None, None) == 0
+assert mpi.MPI_Finalize() == 0
+"""
+
+
+def library_of_mpi():
+    from torch_rmpi import _C
+
+    assert "MPI" in _C.mpi_library_version()
+    files = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    return next(file for file in files if Path(file).name.startswith("libmpi.so"))
+
+
 @pytest.mark.parametrize("options", ["size=64m", "ro"])
 def test_large_tensors(tmp_path, options):
     command = [sys.executable, str(HERE / "other_shm.py"), options, *launcher(4)]
+    alone = tmp_path / "alone.py"
+    alone.write_text(ONLY_MPI)
+    tried = end(Job([([*command, str(alone), library_of_mpi()], {})], tmp_path / "alone.log"), LIMIT)
+    if tried.code == UNAVAILABLE and tried.printed("UNAVAILABLE"):
+        pytest.skip(f"unavailable: this machine lets nobody mount anything: {tried.printed('UNAVAILABLE')[0]}")
+    if tried.code != 0 and options == "ro":
+        pytest.skip("unavailable: this MPI itself does not start where nobody can write to /dev/shm")
+    assert tried.code == 0, tried.output
     ended = run(tmp_path, SOURCE, command=command, env={"TORCH_RMPI_LOG": "info"}, limit=3 * LIMIT)
-    if ended.code == UNAVAILABLE and ended.printed("UNAVAILABLE"):
-        pytest.skip(f"unavailable: this machine lets nobody mount anything: {ended.printed('UNAVAILABLE')[0]}")
     assert ended.code == 0, ended.output
     assert len(ended.printed("WELL")) == 4, ended.output
     # It was not given up for messages.
