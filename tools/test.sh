@@ -26,7 +26,24 @@ cpp() {
     "$VENV/bin/ctest" --test-dir "$BUILD_DIR" --output-on-failure --no-tests=error "$@"
 }
 
-python() { "$VENV/bin/python" -m pytest "$@"; }
+# Tests that start jobs of their own mostly wait, for limits and for processes to end: they run beside the others, which
+# share a job for each number of ranks. What they say is shown when both have ended.
+python() {
+  if (($#)); then
+    "$VENV/bin/python" -m pytest "$@"
+    return
+  fi
+  local code=0 log=$LOGS/python-jobs.log jobs
+  "$VENV/bin/python" -m pytest --multirank=none >"$log" 2>&1 &
+  jobs=$!
+  # The shell has background processes ignore Ctrl-C.
+  trap 'kill "$jobs"; wait "$jobs"; exit 130' INT TERM
+  "$VENV/bin/python" -m pytest --multirank=only || code=$?
+  wait "$jobs" || code=$?
+  trap - INT TERM
+  cat "$log"
+  return "$code"
+}
 
 kinds=()
 while (($#)) && [ "$1" != -- ]; do

@@ -40,6 +40,10 @@ class RankFailure(Exception):
     """A test failed on some rank; the message says which, and how."""
 
 
+def pytest_addoption(parser):
+    parser.addoption("--multirank", choices=["only", "none"], help="run only the tests with @multirank, or the others")
+
+
 def pytest_pycollect_makeitem(collector, name, obj):
     mark = getattr(obj, "multirank", None)
     if mark is None or not name.startswith("test_"):
@@ -52,7 +56,12 @@ def pytest_pycollect_makeitem(collector, name, obj):
     return items
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    chosen = config.getoption("--multirank")
+    if chosen is not None:
+        left_out = [item for item in items if isinstance(item, MultirankItem) == (chosen == "none")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     # One launch for each number of ranks, so all tests for it must stand together.
     items.sort(key=lambda item: item.size if isinstance(item, MultirankItem) else 1_000)
 
