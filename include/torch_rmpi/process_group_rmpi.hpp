@@ -94,7 +94,8 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   uint64_t getSequenceNumberForGroup() override;
   c10d::ErrorType getError() override;
 
-  /// Waits for the operations under way, ends those that are still pending after ten seconds, then frees the communicators. May be called again.
+  /// Waits for the operations under way, ends those that are still pending after ten seconds, then frees the
+  /// communicators. May be called again.
   void shutdown() override;
   /// Fails every operation under way and every later one.
   void abort() override;
