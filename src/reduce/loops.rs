@@ -28,9 +28,12 @@ pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(
                 let (left, right) = (operation.load(left.widen()), operation.load(right.widen()));
                 E::narrow_result(operation.finish(operation.combine(left, right)))
             };
-            let whole = if E::PAIRS { output.len() - output.len() % (2 * size_of::<E>()) } else { 0 };
-            let [first, rest] =
-                [0..whole, whole..output.len()].map(|part| [left, right, output].map(|view| view.slice(part.clone())));
+            let all = [left, right, output].map(|view| *view);
+            if !E::PAIRS {
+                return combine(&all, combined);
+            }
+            let whole = output.len() - output.len() % (2 * size_of::<E>());
+            let [first, rest] = [0..whole, whole..output.len()].map(|part| all.map(|view| view.slice(part.clone())));
             combine(&first, |left: [E; 2], right: [E; 2]| [combined(left[0], right[0]), combined(left[1], right[1])]);
             combine(&rest, combined);
         }
