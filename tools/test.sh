@@ -26,20 +26,23 @@ cpp() {
     "$VENV/bin/ctest" --test-dir "$BUILD_DIR" --output-on-failure --no-tests=error "$@"
 }
 
-# Tests that start jobs of their own mostly wait, for limits and for processes to end: they run beside the others, which
-# share a job for each number of ranks. What they say is shown when both have ended.
+# Tests that start jobs of their own mostly wait, for limits and for processes to end: they run two at a time, beside the
+# others, which share a job for each number of ranks. What they say is shown when both have ended.
 python() {
   if (($#)); then
     "$VENV/bin/python" -m pytest "$@"
     return
   fi
-  local code=0 log=$LOGS/python-jobs.log jobs
-  "$VENV/bin/python" -m pytest --multirank=none >"$log" 2>&1 &
-  jobs=$!
+  local code=0 log=$LOGS/python-jobs.log half halves
+  "$VENV/bin/python" -m pytest --multirank=none --numprocesses=2 >"$log" 2>&1 &
+  halves=($!)
+  "$VENV/bin/python" -m pytest --multirank=only &
+  halves+=($!)
   # The shell has background processes ignore Ctrl-C.
-  trap 'kill "$jobs"; wait "$jobs"; exit 130' INT TERM
-  "$VENV/bin/python" -m pytest --multirank=only || code=$?
-  wait "$jobs" || code=$?
+  trap 'kill "${halves[@]}"; wait; exit 130' INT TERM
+  for half in "${halves[@]}"; do
+    wait "$half" || code=$?
+  done
   trap - INT TERM
   cat "$log"
   return "$code"

@@ -76,8 +76,10 @@ def pytest_collection_finish(session):
 
 
 def pytest_sessionstart():
-    # Whoever ends pytest by SIGTERM, as `timeout` does, ends the ranks too: Ctrl-C reaches pytest_sessionfinish.
+    # Whoever ends pytest by SIGTERM, as `timeout` does, ends the ranks too: Ctrl-C reaches pytest_sessionfinish. The
+    # workers of pytest-xdist get that from their parent as SIGINT, which the shell has background processes ignore.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session):

@@ -33,8 +33,8 @@ def start(folder, source, ranks=2, command=None, env=None):
 
 def end(job, limit=LIMIT):
     """Waits for the job's end; fails where it hangs or leaves a process behind."""
-    code = job.wait(limit)
     try:
+        code = job.wait(limit)
         assert code is not None, f"the job still runs after {limit} s\n{job.output()}"
         left = job.left_over()
         assert not left, f"processes {left} are left behind\n{job.output()}"

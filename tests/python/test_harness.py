@@ -4,12 +4,11 @@ It runs pytest on tests that are meant to fail, on Gloo, so that it does not dep
 """
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from processes import environment
+from processes import Job
 
 HERE = Path(__file__).resolve().parent
 
@@ -60,9 +59,13 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     (folder / "test_sample.py").write_text(SAMPLE)
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-rA", str(folder)]
-    env = environment(RMPI_TEST_BACKEND="gloo", RMPI_TEST_RANKS="", RMPI_TEST_REPEAT="1")
-    env |= {"RMPI_TEST_PATIENCE": "0.5", "PYTHONPATH": str(HERE)}
-    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False, timeout=120).stdout
+    env = {"RMPI_TEST_BACKEND": "gloo", "RMPI_TEST_RANKS": "", "RMPI_TEST_REPEAT": "1", "RMPI_TEST_PATIENCE": "0.5"}
+    job = Job([(command, env | {"PYTHONPATH": str(HERE)})], folder / "output.log", cwd=folder)
+    try:
+        assert job.wait(120) is not None, job.output()
+    finally:
+        job.end()
+    return job.output(lines=10_000)
 
 
 def outcome_of(report, name):
