@@ -260,7 +260,7 @@ void ProcessGroupRMPI::monitoredBarrier(const c10d::BarrierOptions& opts, bool w
   Launch launch(Operation::MonitoredBarrier, OpType::BARRIER, "rmpi:monitored_barrier", opts.timeout, false);
   launch.call.wait_all_ranks = wait_all_ranks;
   // Also inside startCoalescing: there is no Work to return.
-  if (const auto work = core_->issue(std::move(launch))) work->wait();
+  core_->issue(std::move(launch))->wait();
 }
 
 }  // namespace rmpi

@@ -21,8 +21,8 @@ std::uint64_t thread_number() {
 
 rust::Slice<const bridge::Region> as_slice(const Regions& regions) { return {regions.data(), regions.size()}; }
 
-/// A launch on its way into the core. Its Work is made when it is needed, which for an operation that its caller waits
-/// for, and that ends at once, is never.
+/// A launch on its way into the core. Its Work is made when it is needed: an operation that ends at once has none until
+/// then.
 class Issuing final : public bridge::Issuer {
  public:
   Issuing(int rank, Launch& launch) : rank_(rank), launch_(launch), is_profiled_(at::hasCallbacks()) {
@@ -33,8 +33,6 @@ class Issuing final : public bridge::Issuer {
   std::unique_ptr<bridge::Completion> completion() override {
     return work()->completion(std::move(launch_.staging), std::move(launch_.epilogue));
   }
-
-  bool has_work() const { return work_.defined(); }
 
   const c10::intrusive_ptr<WorkRMPI>& work() {
     if (!work_) {
@@ -93,17 +91,14 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
     if (batch) batch->member_refused(*issuing.work());
     throw;
   }
-  const bool returns_work = launch.async_op || batch;
-  if (issued.request == nullptr && !returns_work && !issuing.has_work()) return {};
   const auto& work = issuing.work();
   work->set_issued(issued);
   if (batch) batch->member_issued(work);
   if (issued.request == nullptr) {
     work->finish_at_once(issued.source);
-  } else if (!returns_work) {
+  } else if (!batch && !launch.async_op) {
     work->wait();
   }
-  if (!returns_work) return {};
   return work;
 }
 
@@ -125,9 +120,8 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
   }
   if (outer) outer->member_issued(work);
   work->close_batch();
-  if (outer || async_op) return work;
-  work->wait();
-  return {};
+  if (!outer && !async_op) work->wait();
+  return work;
 }
 
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::open_batch() {

@@ -62,12 +62,10 @@ struct ProcessGroupRMPI::Core {
 
   Call check(const char* operation) { return Call(*this, operation); }
 
-  /// Issues an operation. If it is synchronous and in no batch, waits for it and returns null, as c10d's callers
-  /// expect.
+  /// Issues an operation, and waits for it unless it is asynchronous or in a batch.
   c10::intrusive_ptr<WorkRMPI> issue(Launch&& launch);
 
-  /// Runs `issue_all`, which issues the members with `launch.batch` set to its argument, and returns one Work for them;
-  /// waits for them and returns null as above.
+  /// Runs `issue_all`, which issues the members with `launch.batch` set to its argument, and returns one Work for them.
   c10::intrusive_ptr<WorkRMPI> coalesce(c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled,
                                         bool async_op,
                                         const std::function<void(const c10::intrusive_ptr<WorkRMPI>&)>& issue_all);

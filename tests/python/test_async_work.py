@@ -29,22 +29,6 @@ def test_wait_completes(ctx):
     assert work.wait() is True
 
 
-@multirank(1, 2, 4)
-def test_synchronous_calls_have_no_work(ctx):
-    tensor = torch.full((10,), 1.0)
-    options = dist.AllreduceOptions()
-    options.asyncOp = False
-    assert ctx.group.allreduce([tensor], options) is None
-    assert tensor[0] == ctx.size
-    with torch.profiler.profile():
-        assert ctx.group.allreduce([tensor], options) is None
-    assert tensor[0] == ctx.size**2
-    options = dist.AllreduceCoalescedOptions()
-    options.asyncOp = False
-    assert ctx.group.allreduce_coalesced([tensor, tensor.clone()], options) is None
-    assert tensor[0] == ctx.size**3
-
-
 @multirank(2, 4)
 def test_not_completed_before_the_last_rank_comes(ctx):
     if ctx.rank == 0:
