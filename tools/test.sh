@@ -33,13 +33,13 @@ python() {
     "$VENV/bin/python" -m pytest "$@"
     return
   fi
-  local code=0 log=$LOGS/python-jobs.log half halves
+  local code=0 log=$LOGS/python-jobs.log half halves=()
+  # The shell has background processes ignore Ctrl-C.
+  trap 'kill $(jobs -pr) 2>/dev/null; wait; exit 130' INT TERM
   "$VENV/bin/python" -m pytest --multirank=none --numprocesses=2 >"$log" 2>&1 &
-  halves=($!)
+  halves+=($!)
   "$VENV/bin/python" -m pytest --multirank=only &
   halves+=($!)
-  # The shell has background processes ignore Ctrl-C.
-  trap 'kill "${halves[@]}"; wait; exit 130' INT TERM
   for half in "${halves[@]}"; do
     wait "$half" || code=$?
   done

@@ -75,11 +75,18 @@ def pytest_collection_finish(session):
     session.stash[LAUNCHES] = Launches(planned)
 
 
+def interrupt(number, frame):
+    """As Ctrl-C, but once: a second signal would interrupt the ending of the ranks."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
+
+
 def pytest_sessionstart():
-    # Whoever ends pytest by SIGTERM, as `timeout` does, ends the ranks too: Ctrl-C reaches pytest_sessionfinish. The
-    # workers of pytest-xdist get that from their parent as SIGINT, which the shell has background processes ignore.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever ends pytest by SIGTERM, as `timeout` does, ends the ranks too: Ctrl-C reaches pytest_sessionfinish. A
+    # worker of pytest-xdist sends SIGINT to itself when its parent ends, which the shell has background jobs ignore.
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def pytest_sessionfinish(session):
