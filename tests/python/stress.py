@@ -14,8 +14,8 @@ from pathlib import Path
 from processes import environment
 
 HERE = Path(__file__).resolve().parent
-# The matrix computes much and communicates little; the others start jobs of their own, on 2 ranks.
-LEFT_OUT = ("test_matrix.py", "test_conformance.py", "test_lifecycle.py", "test_starting.py", "test_launcher.py")
+# Computes much and communicates little.
+LEFT_OUT = ("test_matrix.py",)
 BUSY = "while True: pass"
 
 
@@ -41,7 +41,7 @@ def main():
     try:
         for turn in range(1, options.times + 1):
             begun = time.monotonic()
-            command = [sys.executable, "-m", "pytest", "-q", *files(), *rest]
+            command = [sys.executable, "-m", "pytest", "-q", "--multirank=only", *files(), *rest]
             ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
             last = (ended.stdout.strip().splitlines() or ["no output"])[-1]
             print(f"{turn}/{options.times}: {last} ({time.monotonic() - begun:.0f} s)", flush=True)
