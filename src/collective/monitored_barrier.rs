@@ -234,8 +234,8 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::shm::Farewell;
+    use crate::transport::Channel;
     use crate::transport::local::{LocalTransport, Network};
-    use crate::transport::{Channel, Outstanding};
 
     /// What each of `size` ranks of one node is told, where `absent` does not call but takes leave.
     fn told(size: usize, absent: usize, wait_all_ranks: bool, farewell: &Farewell) -> Vec<String> {
@@ -244,7 +244,7 @@ mod tests {
         nodes[absent].bid_farewell(farewell);
         let schedule = |rank: usize| {
             let transport = Arc::new(LocalTransport { network: network.clone(), rank, size });
-            let context = Context::new(transport, Arc::<Outstanding>::default(), Channel::Collective, 7);
+            let context = Context::new(transport, network.operation(), Channel::Collective, 7);
             let hour = Duration::from_secs(3600);
             Box::pin(monitored_barrier(context, Some(nodes[rank].clone()), hour, wait_all_ranks))
         };

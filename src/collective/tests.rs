@@ -9,8 +9,8 @@ use super::*;
 use crate::error::Result;
 use crate::memory::{Scratch, View};
 use crate::reduce::{DataType, ReduceOp, Reduction};
+use crate::transport::Channel;
 use crate::transport::local::{LocalTransport, Network};
-use crate::transport::{Channel, Outstanding};
 
 type Steps = Pin<Box<dyn Future<Output = Result<()>>>>;
 
@@ -37,8 +37,7 @@ fn run(size: usize, mut start: impl FnMut(usize, Context) -> Steps) {
     let mut steps: Vec<Option<Steps>> = (0..size)
         .map(|rank| {
             let transport = Arc::new(LocalTransport { network: network.clone(), rank, size });
-            let outstanding = Arc::new(Outstanding::default());
-            Some(start(rank, Context::new(transport, outstanding, Channel::Collective, 7)))
+            Some(start(rank, Context::new(transport, network.operation(), Channel::Collective, 7)))
         })
         .collect();
     let mut random = Random(size as u64);
@@ -251,7 +250,7 @@ fn a_message_of_another_length_is_an_error() {
     let network = Arc::new(Network::default());
     let context = |rank| {
         let transport = Arc::new(LocalTransport { network: network.clone(), rank, size: 2 });
-        Context::new(transport, Arc::default(), Channel::Collective, 0)
+        Context::new(transport, network.operation(), Channel::Collective, 0)
     };
     let (mut short, mut long) = (integers(0, 3), integers(1, 5));
     let mut steps: [Steps; 2] = [
@@ -274,7 +273,7 @@ fn a_message_of_another_length_is_an_error() {
 #[test]
 fn scratch_outlives_a_schedule_that_fails_while_a_message_is_under_way() {
     let network = Arc::new(Network::default());
-    let outstanding: Vec<Arc<Outstanding>> = (0..2).map(|_| Arc::default()).collect();
+    let outstanding = [network.operation(), network.operation()];
     // Rank 1 sends too little, rank 2 nothing: rank 0 fails, with its receive from rank 2 still posted.
     let mut memory = [integers(0, 3_000), integers(1, 5)];
     let mut steps: Vec<Steps> = (0..2)

@@ -1,9 +1,9 @@
 //! Ranks in one thread, for tests of schedules: messages cross in memory, and arrive after a while.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Arrival, Channel, Request, Transport};
+use super::{Arrival, Channel, Outstanding, Request, Transport};
 use crate::error::{Error, Result};
 use crate::memory::View;
 
@@ -12,10 +12,11 @@ type Key = (usize, usize, bool, i32);
 /// How many tests of any message a sent one takes to leave.
 const DELAY: u32 = 5;
 
-/// What is on its way.
+/// What is on its way, and the operations to which it belongs.
 #[derive(Default)]
 pub(crate) struct Network {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    operations: Mutex<Vec<Arc<Outstanding>>>,
 }
 
 #[derive(Default)]
@@ -28,16 +29,31 @@ struct State {
 }
 
 struct Leaving {
+    number: u64,
     key: Key,
     data: View,
     delay: u32,
 }
 
 impl Network {
+    /// The messages of one operation of one rank. They are kept however the operation ends, as the engine keeps them.
+    pub fn operation(&self) -> Arc<Outstanding> {
+        let operation = Arc::<Outstanding>::default();
+        self.operations.lock().unwrap().push(operation.clone());
+        operation
+    }
+
     /// Whether every message was received.
     pub fn is_empty(&self) -> bool {
         let state = self.state.lock().unwrap();
         state.leaving.is_empty() && state.mail.values().all(VecDeque::is_empty)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // Nobody is there to receive it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).leaving.clear();
     }
 }
 
@@ -76,20 +92,21 @@ impl Transport for LocalTransport {
         assert!(peer < self.size && peer != self.rank, "rank {} sends to {peer}", self.rank);
         let key = (self.rank, peer, channel == Channel::Collective, tag);
         let mut state = self.network.state.lock().unwrap();
-        state.leaving.push_back(Leaving { key, data: *data, delay: DELAY });
         state.sends += 1;
-        Ok(Box::new(Sending { network: self.network.clone(), number: state.sends, peer, len: data.len() }))
+        let number = state.sends;
+        state.leaving.push_back(Leaving { number, key, data: *data, delay: DELAY });
+        Ok(Box::new(Sending { state: self.network.state.clone(), number, peer, len: data.len() }))
     }
 
     fn receive(&self, channel: Channel, peer: Option<usize>, tag: i32, buffer: &View) -> Result<Box<dyn Request>> {
         let key = (peer.unwrap(), self.rank, channel == Channel::Collective, tag);
         assert!(key.0 < self.size && key.0 != self.rank, "rank {} receives from {}", self.rank, key.0);
-        Ok(Box::new(Receiving { network: self.network.clone(), key, buffer: *buffer }))
+        Ok(Box::new(Receiving { state: self.network.state.clone(), key, buffer: *buffer }))
     }
 }
 
 struct Sending {
-    network: Arc<Network>,
+    state: Arc<Mutex<State>>,
     number: u64,
     peer: usize,
     len: usize,
@@ -97,7 +114,7 @@ struct Sending {
 
 impl Request for Sending {
     fn test(&mut self) -> Result<Option<Arrival>> {
-        let mut state = self.network.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         state.progress();
         // Messages leave in the order in which they were sent.
         Ok((state.sent >= self.number).then_some(Arrival { peer: self.peer, bytes: self.len as u64 }))
@@ -106,15 +123,24 @@ impl Request for Sending {
     fn cancel(&mut self) {}
 }
 
+impl Drop for Sending {
+    fn drop(&mut self) {
+        // Who drops it takes the memory for free.
+        let is_own = |message: &Leaving| message.number == self.number;
+        let is_read = self.state.lock().unwrap_or_else(PoisonError::into_inner).leaving.iter().any(is_own);
+        assert!(!is_read || std::thread::panicking(), "a message to rank {} was dropped while under way", self.peer);
+    }
+}
+
 struct Receiving {
-    network: Arc<Network>,
+    state: Arc<Mutex<State>>,
     key: Key,
     buffer: View,
 }
 
 impl Request for Receiving {
     fn test(&mut self) -> Result<Option<Arrival>> {
-        let mut state = self.network.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         state.progress();
         let Some(message) = state.mail.entry(self.key).or_default().pop_front() else { return Ok(None) };
         let (received, expected) = (message.len() as u64, self.buffer.len() as u64);

@@ -3,11 +3,12 @@
 use super::numbers::number;
 use super::*;
 use crate::collective::{all_reduce, broadcast};
+use crate::transport::Outstanding;
 
 /// One collective of ranks that share no memory.
 struct Apart {
     network: Arc<Network>,
-    /// What a rank has sent is read from its memory for as long as it is under way.
+    /// By rank.
     outstanding: Vec<Arc<Outstanding>>,
     verdicts: Vec<Arc<Verdict>>,
     memory: Vec<Buffers>,
@@ -19,9 +20,10 @@ type Called = (Call, usize);
 impl Apart {
     fn new(calls: &[Called]) -> Self {
         let block = |(rank, &(_, len)): (usize, &Called)| Buffers::new(&[block(DataType::Int64, rank, 0, len)]);
+        let network = Arc::<Network>::default();
         Apart {
-            network: Arc::default(),
-            outstanding: calls.iter().map(|_| Arc::default()).collect(),
+            outstanding: calls.iter().map(|_| network.operation()).collect(),
+            network,
             verdicts: calls.iter().map(|_| Arc::default()).collect(),
             memory: calls.iter().enumerate().map(block).collect(),
         }

@@ -19,8 +19,8 @@ use crate::collective::buffers::Buffers;
 use crate::error::Kind;
 use crate::reduce::{ReduceOp, Reduction};
 use crate::shm::Farewell;
+use crate::transport::Channel;
 use crate::transport::local::{LocalTransport, Network};
-use crate::transport::{Channel, Outstanding};
 
 /// Ranks, by the name of their node.
 struct Cluster {
@@ -49,7 +49,7 @@ impl Cluster {
 
     fn start<'a>(&self, rank: usize, part: &Part) -> Steps<'a> {
         let size = self.places.len();
-        let outstanding = Arc::new(Outstanding::default());
+        let outstanding = self.network.operation();
         let context = |tag| {
             let transport = Arc::new(LocalTransport { network: self.network.clone(), rank, size });
             Context::new(transport, outstanding.clone(), Channel::Collective, tag)
