@@ -52,7 +52,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Nobody is there to receive it.
+        // Nobody tests messages any more, so nothing reads them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner).leaving.clear();
     }
 }
@@ -125,7 +125,7 @@ impl Request for Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        // Who drops it takes the memory for free.
+        // Whoever drops it counts on the memory being unused.
         let is_own = |message: &Leaving| message.number == self.number;
         let is_read = self.state.lock().unwrap_or_else(PoisonError::into_inner).leaving.iter().any(is_own);
         assert!(!is_read || std::thread::panicking(), "a message to rank {} was dropped while under way", self.peer);
@@ -152,4 +152,15 @@ impl Request for Receiving {
     }
 
     fn cancel(&mut self) {}
+}
+
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "was dropped while under way")]
+    fn a_message_that_is_read_must_be_kept() {
+        let transport = LocalTransport { network: Arc::default(), rank: 0, size: 2 };
+        drop(transport.send(Channel::Collective, 1, 0, &View::empty()));
+    }
 }

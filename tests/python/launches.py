@@ -17,7 +17,9 @@ HERE = Path(__file__).resolve().parent
 REPEAT = int(os.environ.get("RMPI_TEST_REPEAT", "1"))
 # A machine with a busy loop on each core needs more time for everything.
 PATIENCE = float(os.environ.get("RMPI_TEST_PATIENCE", "1"))
-START_LIMIT = 90.0 * PATIENCE
+START_LIMIT = 60.0 * PATIENCE
+# Besides, for each rank: it imports torch, which takes some seconds of a core that ranks and other tests share.
+START_LIMIT_OF_RANK = 12.0 * PATIENCE
 END_LIMIT = 30.0 * PATIENCE
 # How long the other ranks may go on after the first one failed: to see whether they noticed, and to get their messages.
 GRACE = 4.0 * PATIENCE
@@ -86,7 +88,7 @@ class Launch:
 
     def ready(self):
         """Waits until all ranks have started; returns what went wrong, or None."""
-        end = time.monotonic() + START_LIMIT
+        end = time.monotonic() + START_LIMIT + self.size * START_LIMIT_OF_RANK
         while True:
             running = self.job.running()
             self.poll()

@@ -58,7 +58,12 @@ impl Cluster {
         let views = |buffers: &Buffers| buffers.views.clone();
         let place = self.places[rank].clone();
         let (inputs, outputs) = (views(&part.inputs), views(&part.outputs));
-        Box::pin(run(place, Arc::default(), contexts, part.call, part.dtype, inputs, outputs))
+        let steps = run(place, Arc::default(), contexts, part.call, part.dtype, inputs, outputs);
+        Box::pin(async move {
+            let result = steps.await;
+            assert!(result.is_err() || !outstanding.is_any(), "it has ended well with a message under way");
+            result
+        })
     }
 
     /// Runs `parts`, one per rank, to their ends.
