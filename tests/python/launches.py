@@ -17,10 +17,10 @@ HERE = Path(__file__).resolve().parent
 REPEAT = int(os.environ.get("RMPI_TEST_REPEAT", "1"))
 # A machine with a busy loop on each core needs more time for everything.
 PATIENCE = float(os.environ.get("RMPI_TEST_PATIENCE", "1"))
-START_LIMIT = 60.0 * PATIENCE
-# Besides, for each rank: it imports torch, which takes some seconds of a core that ranks and other tests share.
-START_LIMIT_OF_RANK = 12.0 * PATIENCE
-END_LIMIT = 30.0 * PATIENCE
+# Seconds to start and to end, and what each rank adds: with torch in it, a process takes a core for seconds to start,
+# and for one to end, and ranks and other tests share the cores.
+START_LIMIT, START_LIMIT_OF_RANK = 60.0 * PATIENCE, 12.0 * PATIENCE
+END_LIMIT, END_LIMIT_OF_RANK = 30.0 * PATIENCE, 5.0 * PATIENCE
 # How long the other ranks may go on after the first one failed: to see whether they noticed, and to get their messages.
 GRACE = 4.0 * PATIENCE
 
@@ -88,7 +88,7 @@ class Launch:
 
     def ready(self):
         """Waits until all ranks have started; returns what went wrong, or None."""
-        end = time.monotonic() + START_LIMIT + self.size * START_LIMIT_OF_RANK
+        end = time.monotonic() + START_LIMIT + START_LIMIT_OF_RANK * self.size
         while True:
             running = self.job.running()
             self.poll()
@@ -133,10 +133,11 @@ class Launch:
 
     def finish(self):
         """After the last test: all ranks must leave in order. Returns what went wrong, or None."""
-        code = self.job.wait(END_LIMIT)
+        limit = END_LIMIT + END_LIMIT_OF_RANK * self.size
+        code = self.job.wait(limit)
         self.poll()
         if code is None:
-            why = f"after the last test the ranks did not end within {END_LIMIT:g} s\n{self.stacks({})}"
+            why = f"after the last test the ranks did not end within {limit:g} s\n{self.stacks({})}"
         elif code != 0:
             why = f"after the last test the ranks ended with exit code {code} (in order: {sorted(self.events('bye'))})"
         elif left := self.job.left_over():
