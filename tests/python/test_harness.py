@@ -93,3 +93,14 @@ def test_what_is_wrong_fails_with_its_message(report, name, message):
     assert outcome_of(report, name) == "FAILED", report
     section = re.search(rf"^_+ {name}\[np2\] _+\n(.*?)(?=^[_=]{{5}})", report, re.MULTILINE | re.DOTALL)[1]
     assert re.search(message, section), section
+
+
+def test_a_line_is_written_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    source = "import sys; print('in parts:', sys.stdout.write_through)"
+    job = Job([([sys.executable, "-c", source], {})], tmp_path / "log")
+    try:
+        assert job.wait(60) == 0, job.output()
+    finally:
+        job.end()
+    assert job.output().strip() == "in parts: False"
