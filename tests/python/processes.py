@@ -15,15 +15,17 @@ import uuid
 from pathlib import Path
 
 MARK = "RMPI_TEST_MARK"
-# What a launcher has told this process; and what has each part of a line written by itself, so that launchers mix the
-# lines of ranks that print at the same time.
-DROPPED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHONUNBUFFERED")
 BACKEND = os.environ.get("RMPI_TEST_BACKEND", "rmpi")
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Not handed on: what a launcher has told this process; and PYTHONUNBUFFERED, with which Python writes each part of a
+# printed line by itself, so that lines of ranks that print at the same time mix.
+DROPPED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHONUNBUFFERED")
 
 
 def environment(**extra):
-    """The environment of a test's processes: one thread each, and a traceback when one crashes."""
+    """The environment of a test's processes: one thread each, lines that are written whole, and a traceback
+    when one crashes.
+    """
     kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | extra
 

@@ -1,6 +1,7 @@
-"""The harness of the multi-rank tests itself: what fails, dies or hangs on one rank fails the test, with its message.
+"""The harness of the multi-rank tests itself: what fails, dies or hangs on one rank fails the test, with its message;
+and what it starts prints whole lines.
 
-It runs pytest on tests that are meant to fail, on Gloo, so that it does not depend on the backend.
+Most of it runs pytest on tests that are meant to fail, on Gloo, so that it does not depend on the backend.
 """
 
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from processes import Job
+from scripts import end
 
 HERE = Path(__file__).resolve().parent
 
@@ -95,12 +97,8 @@ def test_what_is_wrong_fails_with_its_message(report, name, message):
     assert re.search(message, section), section
 
 
-def test_a_line_is_written_at_once(monkeypatch, tmp_path):
+def test_a_line_is_not_written_in_parts(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     source = "import sys; print('in parts:', sys.stdout.write_through)"
-    job = Job([([sys.executable, "-c", source], {})], tmp_path / "log")
-    try:
-        assert job.wait(60) == 0, job.output()
-    finally:
-        job.end()
-    assert job.output().strip() == "in parts: False"
+    ended = end(Job([([sys.executable, "-c", source], {})], tmp_path / "output.log"))
+    assert (ended.code, ended.output) == (0, "in parts: False")
