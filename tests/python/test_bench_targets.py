@@ -209,18 +209,18 @@ def test_the_floor_is_that_of_an_operation_that_does_nothing():
 
 def test_the_number_of_tokens_follows_the_share_that_gloo_waits():
     # It waits for 40 %: nothing to change.
-    assert training.next_tokens(48, alone=60, gloo=100) == 48
+    assert training.next_tokens(48, noop=60, gloo=100) == 48
     # 40 are 40 % of a step in which 60 are computed.
-    assert training.next_tokens(48, alone=30, gloo=70) == 96
-    assert training.next_tokens(48, alone=120, gloo=160) == 24
-    assert training.next_tokens(48, alone=101, gloo=100) == 4
-    assert training.next_tokens(48, alone=1, gloo=10**6) == 4096
+    assert training.next_tokens(48, noop=30, gloo=70) == 96
+    assert training.next_tokens(48, noop=120, gloo=160) == 24
+    assert training.next_tokens(48, noop=101, gloo=100) == 4
+    assert training.next_tokens(48, noop=1, gloo=10**6) == 4096
 
 
 def test_a_step_with_another_share_is_not_judged():
-    def line(*alone):
+    def line(*noop):
         values = {"rmpi": 70.0, "gloo": 100.0, "tokens": 48.0, "parameters": 5e7}
-        runs = {"training": [Measured(values=values | {"alone": each}) for each in alone]}
+        runs = {"training": [Measured(values=values | {"noop": each}) for each in noop]}
         made = report.gather(runs, Scale())
         assert report.judge(made, runs, [training.FAMILY], ["S9"]) == {}
         return made.lines[0]

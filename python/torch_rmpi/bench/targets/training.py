@@ -1,7 +1,8 @@
 """S9: a step of DistributedDataParallel, of a transformer with 50 million parameters, beside Gloo.
 
 How much a faster backend helps depends on how long a step computes. So the number of tokens is chosen, at the start,
-such that Gloo waits for 40 % of its step: the part by which it is longer than the same step without communication.
+such that Gloo waits for 40 % of its step: the part by which it is longer than the same step of
+DistributedDataParallel with a hook that sends nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from torch_rmpi.bench.targets.transformer import Shape, Transformer
 
 _SHAPE = Shape(vocabulary=11_700, width=512, heads=8, layers=12, longest=512)
 _QUICK_SHAPE = Shape(vocabulary=256, width=32, heads=2, layers=2, longest=64)
+#: `noop` is a step with a hook that sends nothing: what the others' take without waiting. It copies gradients into
+#: buckets as they do.
+_STEPS = ("rmpi", "gloo", "noop")
 #: Of Gloo's step: how much it is to wait; how close the choice has to come; and how far off a step may be that is
 #: held against the goal. With another share, the goal would be another one.
 _WAITING, _CLOSE, _BAND = 0.4, 0.02, 0.05
@@ -39,35 +43,38 @@ _LENGTH = 256
 _LONGER = 40
 
 
+def _done(tensor: Tensor) -> torch.futures.Future[Tensor]:
+    """A future that has `tensor` already."""
+    future: torch.futures.Future[Tensor] = torch.futures.Future()
+    future.set_result(tensor)
+    return future
+
+
 class Training:
-    """A model trained by each backend, and by each rank alone."""
+    """A model trained by each backend, and by each rank for itself."""
 
     def __init__(self, shape: Shape) -> None:
         torch.manual_seed(0)
         whole = Transformer(shape)
         self.parameters = sum(parameter.numel() for parameter in whole.parameters())
         self._vocabulary = shape.vocabulary
+        groups = session.open_groups(["rmpi", "gloo"])
+        groups["noop"] = groups["rmpi"]
         self._models = {
-            name: DistributedDataParallel(copy.deepcopy(whole), process_group=group)
-            for name, group in session.open_groups(["rmpi", "gloo"]).items()
+            name: DistributedDataParallel(copy.deepcopy(whole), process_group=groups[name]) for name in _STEPS
         }
+        self._models["noop"].register_comm_hook(None, lambda state, bucket: _done(bucket.buffer()))
         # The values do not matter, only that they stay finite, though some steps go without the others' gradients.
         self._optimizers = {name: torch.optim.SGD(model.parameters(), lr=1e-4) for name, model in self._models.items()}
         self._random = torch.Generator().manual_seed(dist.get_rank())
 
     def steps(self, tokens: int) -> dict[str, Step]:
-        """A step with each backend; `alone`: the same, without any communication."""
+        """A step with each backend; `noop`: the same without any communication."""
         batch = max(1, tokens // _LENGTH)
         length = tokens // batch
         data = torch.randint(self._vocabulary, (batch, length + 1), generator=self._random)
         inputs, targets = data[:, :-1].contiguous(), data[:, 1:].reshape(-1)
-
-        def alone(turn: int) -> None:
-            del turn
-            with self._models["rmpi"].no_sync():
-                self._step("rmpi", inputs, targets)
-
-        return {name: self._with(name, inputs, targets) for name in self._models} | {"alone": alone}
+        return {name: self._with(name, inputs, targets) for name in self._models}
 
     def _with(self, name: str, inputs: Tensor, targets: Tensor) -> Step:
         return lambda turn: self._step(name, inputs, targets)
@@ -85,17 +92,17 @@ def _times(steps: dict[str, Step], seconds: float, rounds: int, tick: Callable[[
 
 
 def _waiting(times: dict[str, float]) -> float:
-    return 1 - times["alone"] / times["gloo"]
+    return 1 - times["noop"] / times["gloo"]
 
 
-def next_tokens(tokens: int, alone: float, gloo: float) -> int:
+def next_tokens(tokens: int, noop: float, gloo: float) -> int:
     """With how many tokens Gloo should wait for its share of the step, from the times of a step with `tokens`.
 
     It is as if what is computed grew with the tokens, and what is waited stayed.
     """
-    waited = max(0.0, gloo - alone)
+    waited = max(0.0, gloo - noop)
     wanted = waited * (1 - _WAITING) / _WAITING
-    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, round(tokens * wanted / alone)))
+    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, round(tokens * wanted / noop)))
 
 
 def _calibrate(training: Training, scale: Scale, tick: Callable[[], None]) -> int:
@@ -109,12 +116,12 @@ def _calibrate(training: Training, scale: Scale, tick: Callable[[], None]) -> in
         off[tokens] = abs(_waiting(times) - _WAITING)
         if off[tokens] < _CLOSE:
             break
-        tokens = next_tokens(tokens, times["alone"], times["gloo"])
+        tokens = next_tokens(tokens, times["noop"], times["gloo"])
     return min(off, key=lambda tried: off[tried])
 
 
 def measure(scale: Scale, progress: Progress) -> Measured:
-    """Finds the number of tokens, then measures steps with both backends and alone, in turn."""
+    """Finds the number of tokens, then measures steps with each backend and with none, in turn."""
     training = Training(_QUICK_SHAPE if scale.quick else _SHAPE)
     tries = _TRIES * 2 * _TRY_ROUNDS
     progress.expect(tries + 3 * scale.rounds)
@@ -129,7 +136,7 @@ def measure(scale: Scale, progress: Progress) -> Measured:
 
 
 def _detail(measured: Measured) -> str:
-    times = ", ".join(f"{name} {microseconds(measured.values[name])}" for name in ("rmpi", "gloo", "alone"))
+    times = ", ".join(f"{name} {microseconds(measured.values[name])}" for name in _STEPS)
     parameters, tokens = measured.values["parameters"] / 1e6, measured.values["tokens"]
     return f"{times}; {parameters:.1f} M parameters, {tokens:.0f} tokens per rank"
 
@@ -142,7 +149,7 @@ def _unfit(measured: Measured) -> str:
 
 
 def _shares(measured: Measured) -> str:
-    return f"rmpi {100 * (1 - measured.values['alone'] / measured.values['rmpi']):.0f} %"
+    return f"rmpi {100 * (1 - measured.values['noop'] / measured.values['rmpi']):.0f} %"
 
 
 FAMILY = Family(
