@@ -137,7 +137,7 @@ fn two_ranks(bencher: &mut Bencher<'_>, bytes: usize, run: impl Fn(&Arc<Node>, V
 fn collective(criterion: &mut Criterion) {
     let sum = Call::AllReduce(Reduction::new(DataType::Float32, ReduceOp::Sum, 1.0).unwrap());
     let mut group = criterion.benchmark_group("all_reduce");
-    for bytes in [4, 1 << 10, 16 << 10] {
+    for bytes in [4, 1 << 10, 16 << 10, 64 << 10] {
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(BenchmarkId::new("inline", bytes), |bencher| {
             two_ranks(bencher, bytes, |node, input, output| {

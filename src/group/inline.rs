@@ -12,7 +12,7 @@ use crate::engine::{Outcome, panic_text};
 use crate::error::{Error, Result};
 use crate::memory::View;
 use crate::shm::Node;
-use crate::transport::{Channel, Receipt, SharedTransport};
+use crate::transport::{Channel, PIECE, Receipt, SharedTransport};
 
 /// How often the caller of a collective looks for its peers before the engine takes over, where spinning keeps a peer from
 /// running: each time the caller lets another thread run.
@@ -25,8 +25,12 @@ const FEW_LOOKS: u32 = 8;
 const ONE_IN: u32 = 32;
 
 /// Whether it has no more than `most` bytes of inputs and outputs. A long one is not faster this way, and would keep other
-/// threads of the group waiting.
+/// threads of the group waiting; of a message of more than a piece, the receiver reads one while the sender writes the next.
 pub(super) fn is_short(invocation: &Invocation<'_>, most: usize) -> bool {
+    let most = match invocation.call {
+        Call::Send { .. } | Call::Receive { .. } => most.min(PIECE),
+        _ => most,
+    };
     invocation.inputs.iter().chain(invocation.outputs).map(View::len).sum::<usize>() <= most
 }
 
@@ -135,5 +139,34 @@ impl Patience {
         let in_vain = self.in_vain.load(Ordering::Relaxed);
         let learnt = if has_come { in_vain / 2 } else { in_vain.wrapping_add(1) };
         self.in_vain.store(learnt, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Scratch;
+    use crate::reduce::{DataType, ReduceOp, Reduction};
+
+    /// Nothing is moved: a view stands for as many bytes.
+    fn short(call: Call, inputs: &[usize], outputs: &[usize], most: usize) -> bool {
+        let mut memory = Scratch::new(128 << 10);
+        let whole = memory.view();
+        let views = |lens: &[usize]| lens.iter().map(|&len| whole.slice(0..len)).collect::<Vec<_>>();
+        is_short(&Invocation::new(call, &views(inputs), &views(outputs)), most)
+    }
+
+    #[test]
+    fn a_collective_is_short_by_its_setting_and_a_message_is_one_piece_at_most() {
+        let sum = Call::AllReduce(Reduction::new(DataType::Float32, ReduceOp::Sum, 1.0).unwrap());
+        assert!(short(sum, &[64 << 10], &[64 << 10], 128 << 10));
+        assert!(!short(sum, &[64 << 10], &[(64 << 10) + 1], 128 << 10));
+        for most in [PIECE, 128 << 10] {
+            assert!(short(Call::Send { to: 1, tag: 0 }, &[PIECE], &[], most));
+            assert!(!short(Call::Send { to: 1, tag: 0 }, &[PIECE + 1], &[], most));
+            assert!(short(Call::Receive { from: None, tag: 0 }, &[], &[PIECE], most));
+            assert!(!short(Call::Receive { from: None, tag: 0 }, &[], &[PIECE + 1], most));
+        }
+        assert!(!short(Call::Send { to: 1, tag: 0 }, &[2], &[], 1));
     }
 }

@@ -14,7 +14,7 @@ mod subset;
 pub use self::mpi::MpiTransport;
 pub use crate::mpi::Arrival;
 pub use outstanding::{Lease, Outstanding, Posted};
-pub use shared::{Receipt, SharedTransport};
+pub use shared::{PIECE, Receipt, SharedTransport};
 pub use spanning::SpanningTransport;
 pub use subset::Subset;
 

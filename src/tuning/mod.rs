@@ -21,7 +21,7 @@ const LONGEST_CHUNK: u64 = 256 << 10;
 /// All slots of a node, about: they stay in the last cache of a machine that has cores for so many ranks.
 const ALL_SLOTS: u64 = 32 << 20;
 const SHORTEST_CHUNK: u64 = 16 << 10;
-const INLINE: u64 = 32 << 10;
+const INLINE: u64 = 128 << 10;
 const DIVIDE: u64 = 16 << 10;
 const LEADER: u64 = 32 << 10;
 const GATHER: u64 = 32 << 10;
@@ -327,7 +327,7 @@ mod tests {
     fn other_defaults_do_not_depend_on_ranks() {
         for (ranks, crowded) in [(2, false), (16, true), (128, false), (256, true)] {
             let tuning = Wishes::default().resolve(ranks, crowded);
-            assert_eq!((tuning.inline(), tuning.divide()), (32 << 10, 16 << 10));
+            assert_eq!((tuning.inline(), tuning.divide()), (128 << 10, 16 << 10));
             assert_eq!(tuning.thresholds(), Thresholds { leader: 32 << 10, gather: 32 << 10, tree: 128 << 10 });
             assert!(tuning.shares_memory() && tuning.single_copy() == SingleCopy::Auto);
         }
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!((tuning.chunk(), tuning.shares_memory(), tuning.thresholds().tree), (4160, false, 128 << 10));
         assert_eq!(
             tuning.to_string(),
-            "chunk_bytes=4160 (options) inline_bytes=32K divide_bytes=16K leader_bytes=32K gather_bytes=32K \
+            "chunk_bytes=4160 (options) inline_bytes=128K divide_bytes=16K leader_bytes=32K gather_bytes=32K \
              tree_bytes=128K spins=1000 shm=0 (variable) single_copy=auto"
         );
     }

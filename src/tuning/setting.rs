@@ -17,7 +17,8 @@ const SPINS_MOST: u64 = 1_000_000;
 pub enum Setting {
     /// Bytes that a rank shows the others of its node at a time.
     ChunkBytes,
-    /// Up to so many bytes of inputs and outputs, a collective that is waited for is tried on the caller's thread.
+    /// Up to so many bytes of inputs and outputs, a collective that is waited for, or a message of one piece, is tried on
+    /// the caller's thread.
     InlineBytes,
     /// Up to so many bytes, every rank of a node does the whole of a reduction.
     DivideBytes,

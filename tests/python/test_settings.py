@@ -170,7 +170,7 @@ def test_variables_are_logged_and_obeyed(tmp_path):
     assert ended.code == 0, ended.output
     assert "shm=0 (variable)" in ended.output
     assert "chunk_bytes=8K (variable)" in ended.output
-    assert "inline_bytes=32K divide_bytes=16K" in ended.output
+    assert "inline_bytes=128K divide_bytes=16K" in ended.output
     assert "over shared memory" not in ended.output
 
 
@@ -227,7 +227,7 @@ def test_the_summary_shows_them():
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "divide_bytes: 2K (TORCH_RMPI_DIVIDE_BYTES)" in lines
-    assert "inline_bytes: 32K (default)" in lines
+    assert "inline_bytes: 128K (default)" in lines
     assert "chunk_bytes: by the number of ranks (default)" in lines
     done = summary(TORCH_RMPI_SPINS="often")
     assert done.returncode == 1

@@ -22,8 +22,8 @@ use header::Key;
 use incoming::Incoming;
 use outgoing::Outgoing;
 
-/// Bytes after which the other side sees them.
-const PIECE: usize = 32 << 10;
+/// Bytes of a message after which the other side sees them: it reads them while this one writes the next.
+pub const PIECE: usize = 32 << 10;
 /// Bytes after which other operations have their turn.
 const BURST: usize = 1 << 20;
 
