@@ -175,7 +175,7 @@ fn ring(criterion: &mut Criterion) {
                         let mut read = 0;
                         while read < bytes {
                             pair::until(|| reader.available() > 0);
-                            read += reader.read(&received.slice(read..bytes));
+                            read += reader.read(&received.slice(read..bytes), bytes);
                             reader.show();
                         }
                     },
@@ -183,7 +183,7 @@ fn ring(criterion: &mut Criterion) {
                         let mut written = 0;
                         while written < bytes {
                             pair::until(|| writer.room() > 0);
-                            written += writer.write(&sent.slice(written..bytes));
+                            written += writer.write(&sent.slice(written..bytes), bytes);
                             writer.show();
                         }
                     },

@@ -20,6 +20,7 @@ rust::Vec<bridge::Override> overrides_of(const ProcessGroupRMPI::Options& option
   add("chunk_bytes", options.chunk_bytes, number);
   add("inline_bytes", options.inline_bytes, number);
   add("divide_bytes", options.divide_bytes, number);
+  add("stream_bytes", options.stream_bytes, number);
   add("leader_bytes", options.leader_bytes, number);
   add("gather_bytes", options.gather_bytes, number);
   add("tree_bytes", options.tree_bytes, number);

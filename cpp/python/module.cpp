@@ -128,6 +128,7 @@ PYBIND11_MODULE(_C, m) {
       .def_readwrite("chunk_bytes", &Group::Options::chunk_bytes)
       .def_readwrite("inline_bytes", &Group::Options::inline_bytes)
       .def_readwrite("divide_bytes", &Group::Options::divide_bytes)
+      .def_readwrite("stream_bytes", &Group::Options::stream_bytes)
       .def_readwrite("leader_bytes", &Group::Options::leader_bytes)
       .def_readwrite("gather_bytes", &Group::Options::gather_bytes)
       .def_readwrite("tree_bytes", &Group::Options::tree_bytes)

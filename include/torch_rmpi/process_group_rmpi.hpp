@@ -65,6 +65,7 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
     std::optional<std::int64_t> chunk_bytes;
     std::optional<std::int64_t> inline_bytes;
     std::optional<std::int64_t> divide_bytes;
+    std::optional<std::int64_t> stream_bytes;
     std::optional<std::int64_t> leader_bytes;
     std::optional<std::int64_t> gather_bytes;
     std::optional<std::int64_t> tree_bytes;

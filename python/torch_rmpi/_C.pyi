@@ -15,6 +15,7 @@ class Options(Backend.Options):
     chunk_bytes: int | None
     inline_bytes: int | None
     divide_bytes: int | None
+    stream_bytes: int | None
     leader_bytes: int | None
     gather_bytes: int | None
     tree_bytes: int | None

@@ -158,7 +158,7 @@ impl Meeting {
             log::debug!("rank {rank} is on a node with {domains}");
         }
         let node = Node::new(Arc::new(segment), layout, own, members, own_doorbell()?);
-        Ok(Arc::new(node.divided(domains).dividing_above(tuning.divide())).register())
+        Ok(Arc::new(node.divided(domains).dividing_above(tuning.divide()).streaming_from(tuning.stream())).register())
     }
 
     /// Collects everybody's doorbell, and gives everybody all of them, after the segment. Returns the doorbells.

@@ -2,6 +2,7 @@
 //!
 //! - [`Segment`]: memory without a name; [`Doorbell`]: how a sleeping process is woken
 //! - [`Node`]: the ranks of a group on this node, and the rounds in which they exchange data
+//! - `pace`: whether what others read is written through the caches
 //! - [`RingWriter`], [`RingReader`]: a stream of bytes from one rank to another
 //! - [`Sample`]: whether ranks can copy straight from each other's memory
 //! - [`identity`]: who can share memory, and who still lives; `meeting`: how descriptors travel
@@ -18,6 +19,7 @@ mod meeting;
 #[cfg(loom)]
 mod model;
 mod node;
+mod pace;
 mod ring;
 #[cfg(not(loom))]
 mod segment;

@@ -15,6 +15,7 @@ use super::domains::Domains;
 use super::doorbell::Doorbell;
 use super::identity::Process;
 use super::layout::{COUNT, DETAIL, FLAG, Layout, WHAT};
+use super::pace::Pace;
 use super::ring::{RingReader, RingWriter};
 use super::segment::Segment;
 use super::single_copy;
@@ -83,6 +84,9 @@ pub struct Node {
     own_doorbell: Arc<Doorbell>,
     /// Up to so many bytes every rank does the whole of a reduction.
     divide: usize,
+    /// From so many bytes on, what is written is not meant to stay in the caches.
+    stream: usize,
+    pace: Pace,
     /// Whether all ranks copy straight from each other's memory.
     copies_once: AtomicBool,
     /// Whose memory this one does not find.
@@ -131,6 +135,8 @@ impl Node {
             domains: None,
             own_doorbell,
             divide: Tuning::default().divide(),
+            stream: Tuning::default().stream(),
+            pace: Pace::default(),
             copies_once: AtomicBool::new(false),
             #[cfg(test)]
             unreadable: None,
@@ -151,6 +157,26 @@ impl Node {
     /// The same, with ranks dividing the work of reductions of more than `bytes` bytes. All ranks say the same.
     pub(super) fn dividing_above(self, bytes: usize) -> Self {
         Node { divide: bytes, ..self }
+    }
+
+    /// The same, writing past its caches what is `bytes` or longer. Each rank for itself.
+    pub(super) fn streaming_from(self, bytes: usize) -> Self {
+        Node { stream: bytes, ..self }
+    }
+
+    /// Whether so many bytes are not meant to stay in the caches.
+    pub fn is_long(&self, len: usize) -> bool {
+        len >= self.stream
+    }
+
+    /// Copies to where others read; `is_long`: past the caches, if nobody is to use them for it.
+    pub fn show(&self, place: &View, data: &View, is_long: bool) {
+        if is_long { place.stream_from(data) } else { self.pace.copy(place, data) }
+    }
+
+    /// Copies to memory of one's own; `is_long`: past the caches, since not all of it would stay there.
+    pub fn take(&self, output: &View, data: &View, is_long: bool) {
+        if is_long { output.stream_from(data) } else { output.copy_from(data) }
     }
 
     /// Up to so many bytes every rank does the whole of a reduction.

@@ -68,10 +68,14 @@ impl RingWriter {
         self.ends.len.saturating_sub((self.written - read) as usize)
     }
 
-    /// Copies as much of `data` as there is room for. Returns how much that is. Nobody sees it yet.
-    pub fn write(&mut self, data: &View) -> usize {
+    /// Copies as much of `data`, a part of a message of `whole` bytes, as there is room for. Returns how much that is.
+    /// Nobody sees it yet.
+    pub fn write(&mut self, data: &View, whole: usize) -> usize {
+        let node = &self.ends.node;
         let len = data.len().min(self.room());
-        self.ends.pieces(self.written, len, |piece, at| piece.copy_from(&data.slice(at..at + piece.len())));
+        self.ends.pieces(self.written, len, |piece, at| {
+            node.show(&piece, &data.slice(at..at + piece.len()), node.is_long(whole));
+        });
         self.written += len as u64;
         len
     }
@@ -109,10 +113,13 @@ impl RingReader {
         written.saturating_sub(self.read) as usize
     }
 
-    /// Copies as much into `buffer` as there is. Returns how much that is.
-    pub fn read(&mut self, buffer: &View) -> usize {
+    /// Copies as much into `buffer`, where a message of `whole` bytes has a part, as there is. Returns how much that is.
+    pub fn read(&mut self, buffer: &View, whole: usize) -> usize {
+        let node = &self.ends.node;
         let len = buffer.len().min(self.available());
-        self.ends.pieces(self.read, len, |piece, at| buffer.slice(at..at + piece.len()).copy_from(&piece));
+        self.ends.pieces(self.read, len, |piece, at| {
+            node.take(&buffer.slice(at..at + piece.len()), &piece, node.is_long(whole));
+        });
         self.read += len as u64;
         len
     }
@@ -164,9 +171,9 @@ mod tests {
         let (mut written, mut read, mut step) = (0, 0, 1);
         while read < received.len() {
             step = step * 7 % 300_007;
-            written += writer.write(&sent.slice(written..(written + step).min(sent.len())));
+            written += writer.write(&sent.slice(written..(written + step).min(sent.len())), sent.len());
             writer.show();
-            read += reader.read(&received.slice(read..(read + step / 2).min(received.len())));
+            read += reader.read(&received.slice(read..(read + step / 2).min(received.len())), received.len());
             reader.show();
         }
         assert!(sent.to_vec() == received.to_vec());

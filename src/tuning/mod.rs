@@ -23,6 +23,8 @@ const ALL_SLOTS: u64 = 32 << 20;
 const SHORTEST_CHUNK: u64 = 16 << 10;
 const INLINE: u64 = 128 << 10;
 const DIVIDE: u64 = 16 << 10;
+/// About the share that a core has of the last cache, on machines of many cores.
+const STREAM: u64 = 4 << 20;
 const LEADER: u64 = 32 << 10;
 const GATHER: u64 = 32 << 10;
 const TREE: u64 = 128 << 10;
@@ -158,6 +160,7 @@ fn default(setting: Setting, ranks: usize, crowded: bool) -> u64 {
         }
         Setting::InlineBytes => INLINE,
         Setting::DivideBytes => DIVIDE,
+        Setting::StreamBytes => STREAM,
         Setting::LeaderBytes => LEADER,
         Setting::GatherBytes => GATHER,
         Setting::TreeBytes => TREE,
@@ -201,6 +204,11 @@ impl Tuning {
     /// See [`Setting::DivideBytes`].
     pub fn divide(&self) -> usize {
         self.bytes(Setting::DivideBytes)
+    }
+
+    /// See [`Setting::StreamBytes`].
+    pub fn stream(&self) -> usize {
+        self.bytes(Setting::StreamBytes)
     }
 
     /// The sizes that decide about algorithms over MPI.
@@ -341,7 +349,7 @@ mod tests {
         assert_eq!((tuning.chunk(), tuning.shares_memory(), tuning.thresholds().tree), (4160, false, 128 << 10));
         assert_eq!(
             tuning.to_string(),
-            "chunk_bytes=4160 (options) inline_bytes=128K divide_bytes=16K leader_bytes=32K gather_bytes=32K \
+            "chunk_bytes=4160 (options) inline_bytes=128K divide_bytes=16K stream_bytes=4M leader_bytes=32K gather_bytes=32K \
              tree_bytes=128K spins=1000 shm=0 (variable) single_copy=auto"
         );
     }

@@ -22,6 +22,8 @@ pub enum Setting {
     InlineBytes,
     /// Up to so many bytes, every rank of a node does the whole of a reduction.
     DivideBytes,
+    /// From so many bytes on, what an operation moves within a node is written past the caches.
+    StreamBytes,
     /// Up to so many bytes, only the leaders of nodes exchange the data of a group that spans nodes.
     LeaderBytes,
     /// Over MPI: up to so many bytes of all ranks together, a reduction gathers them unreduced.
@@ -52,10 +54,11 @@ enum Takes {
 
 impl Setting {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Setting; 9] = [
+    pub const ALL: [Setting; 10] = [
         Setting::ChunkBytes,
         Setting::InlineBytes,
         Setting::DivideBytes,
+        Setting::StreamBytes,
         Setting::LeaderBytes,
         Setting::GatherBytes,
         Setting::TreeBytes,
@@ -70,6 +73,7 @@ impl Setting {
             Setting::ChunkBytes => "chunk_bytes",
             Setting::InlineBytes => "inline_bytes",
             Setting::DivideBytes => "divide_bytes",
+            Setting::StreamBytes => "stream_bytes",
             Setting::LeaderBytes => "leader_bytes",
             Setting::GatherBytes => "gather_bytes",
             Setting::TreeBytes => "tree_bytes",
@@ -94,7 +98,7 @@ impl Setting {
 
     /// Whether it has to be the same on all ranks of a group: it decides who waits for whom, and where data lies.
     pub const fn is_shared(self) -> bool {
-        !matches!(self, Setting::InlineBytes | Setting::Spins)
+        !matches!(self, Setting::InlineBytes | Setting::StreamBytes | Setting::Spins)
     }
 
     const fn takes(self) -> Takes {
@@ -102,6 +106,7 @@ impl Setting {
             Setting::ChunkBytes => Takes::Bytes { least: CHUNK_LEAST, most: CHUNK_MOST, multiple: CHUNK_MULTIPLE },
             Setting::InlineBytes
             | Setting::DivideBytes
+            | Setting::StreamBytes
             | Setting::LeaderBytes
             | Setting::GatherBytes
             | Setting::TreeBytes => Takes::Bytes { least: 0, most: BYTES_MOST, multiple: 1 },

@@ -10,16 +10,22 @@ pub(super) fn rounds(slots: Slots<'_>) -> u64 {
 }
 
 pub(super) fn publish(slots: Slots<'_>, index: u64, input: &View) {
+    show(slots, index, input, false);
+}
+
+/// Shows a piece; `is_long`: see [`Node::show`](crate::shm::Node::show).
+pub(super) fn show(slots: Slots<'_>, index: u64, input: &View, is_long: bool) {
     let piece = piece(input, slots.capacity(), index);
-    slots.own(piece.len()).copy_from(&piece);
+    slots.node.show(&slots.own(piece.len()), &piece, is_long);
 }
 
 pub(super) fn consume(slots: Slots<'_>, index: u64, input: &View, outputs: &[View]) {
+    let is_long = slots.node.is_long(outputs.iter().map(View::len).sum());
     if index == 0 {
-        outputs[slots.rank()].copy_from(input);
+        slots.node.take(&outputs[slots.rank()], input, is_long);
     }
     for rank in slots.node.peers() {
         let piece = piece(&outputs[rank], slots.capacity(), index);
-        piece.copy_from(&slots.of(rank, piece.len()));
+        slots.node.take(&piece, &slots.of(rank, piece.len()), is_long);
     }
 }

@@ -21,14 +21,15 @@ pub(super) fn rounds(slots: Slots<'_>, input: &View) -> u64 {
     if is_divided(slots, input.len()) { 2 * pieces } else { pieces }
 }
 
-pub(super) fn publish(slots: Slots<'_>, index: u64, input: &View, reduction: &Reduction) {
+/// `output`: if this rank takes the result.
+pub(super) fn publish(slots: Slots<'_>, index: u64, input: &View, output: Option<&View>, reduction: &Reduction) {
     if !is_divided(slots, input.len()) {
         show(slots, &piece(input, slots.capacity(), index));
     } else if index.is_multiple_of(2) {
         show(slots, &piece(input, slots.capacity(), index / 2));
     } else {
-        let piece = piece(input, slots.capacity(), index / 2);
-        reduce_slice(slots, &piece, reduction);
+        let of = |view: &View| piece(view, slots.capacity(), index / 2);
+        reduce_slice(slots, &of(input), output.map(of), reduction);
     }
 }
 
@@ -45,7 +46,7 @@ pub(super) fn consume(slots: Slots<'_>, index: u64, input: &View, output: &View,
 
 /// Shows a piece of the input.
 fn show(slots: Slots<'_>, piece: &View) {
-    slots.own(piece.len()).copy_from(piece);
+    slots.node.show(&slots.own(piece.len()), piece, false);
 }
 
 /// What everybody has shown, with one's own where it came from.
@@ -54,17 +55,23 @@ fn contributions(slots: Slots<'_>, own: &View) -> PerRank {
 }
 
 /// Shows this rank's slice of the result; everybody's input is in the slots of the round before, one's own is `piece`.
-fn reduce_slice(slots: Slots<'_>, piece: &View, reduction: &Reduction) {
+/// The slice is in its place in `output`, too, if this rank takes the result.
+fn reduce_slice(slots: Slots<'_>, piece: &View, output: Option<View>, reduction: &Reduction) {
     let range = part(piece.len(), reduction.dtype().size(), slots.size(), slots.rank());
     let inputs: PerRank =
         contributions(slots.previous(), piece).iter().map(|input| input.slice(range.clone())).collect();
-    let result = reduction.reduce(&slots.own(range.len()), &inputs);
+    let shown = slots.own(range.len());
+    let reduced = output.map_or(shown, |output| output.slice(range));
+    let result = reduction.reduce(&reduced, &inputs);
     debug_assert!(result.is_ok(), "slices of one length, apart from each other: {result:?}");
+    if output.is_some() {
+        slots.node.show(&shown, &reduced, false);
+    }
 }
 
-/// Takes everybody's slice of the result.
+/// Takes the others' slices of the result.
 fn collect_slices(slots: Slots<'_>, output: &View, reduction: &Reduction) {
-    for rank in slots.node.peers().chain([slots.rank()]) {
+    for rank in slots.node.peers() {
         let range = part(output.len(), reduction.dtype().size(), slots.size(), rank);
         output.slice(range.clone()).copy_from(&slots.of(rank, range.len()));
     }

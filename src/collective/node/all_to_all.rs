@@ -18,14 +18,15 @@ pub(super) fn publish(slots: Slots<'_>, index: u64, inputs: &[View], outputs: &[
         write_table(slots, 1, outputs);
     }
     let count = packed(inputs);
-    Blocks::new(slots, slots.rank(), 2, count).publish(index, inputs);
+    Blocks::new(slots, slots.rank(), 2, count).publish(index, inputs, false);
 }
 
 pub(super) fn consume(slots: Slots<'_>, index: u64, inputs: &[View], outputs: &[View]) {
+    let is_long = slots.node.is_long(outputs.iter().map(View::len).sum());
     if index == 0 {
-        outputs[slots.rank()].copy_from(&inputs[slots.rank()]);
+        slots.node.take(&outputs[slots.rank()], &inputs[slots.rank()], is_long);
     }
     for sender in slots.node.peers() {
-        Blocks::new(slots, sender, 2, slots.count(sender)).consume(index, &outputs[sender]);
+        Blocks::new(slots, sender, 2, slots.count(sender)).consume(index, &outputs[sender], is_long);
     }
 }

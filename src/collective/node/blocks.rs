@@ -97,12 +97,12 @@ impl<'a> Blocks<'a> {
         (start..end, memory.slice(position..position + (end - start)))
     }
 
-    /// The sender's part of round `index`, but for the tables.
-    pub fn publish(&self, index: u64, blocks: &[View]) {
+    /// The sender's part of round `index`, but for the tables; `is_long`: see [`Node::show`](crate::shm::Node::show).
+    pub fn publish(&self, index: u64, blocks: &[View], is_long: bool) {
         for (receiver, block) in blocks.iter().enumerate().filter(|&(receiver, _)| receiver != self.sender) {
             let before = blocks[..receiver].iter().map(View::len);
             let (range, place) = self.place(index, receiver, block.len(), before);
-            place.copy_from(&block.slice(range));
+            self.slots.node.show(&place, &block.slice(range), is_long);
         }
     }
 
@@ -112,9 +112,9 @@ impl<'a> Blocks<'a> {
         self.place(index, self.slots.rank(), len, before)
     }
 
-    /// Copies what round `index` carries for this rank.
-    pub fn consume(&self, index: u64, output: &View) {
+    /// Copies what round `index` carries for this rank; `is_long`: see [`Node::take`](crate::shm::Node::take).
+    pub fn consume(&self, index: u64, output: &View, is_long: bool) {
         let (range, place) = self.incoming(index, output.len());
-        output.slice(range).copy_from(&place);
+        self.slots.node.take(&output.slice(range), &place, is_long);
     }
 }

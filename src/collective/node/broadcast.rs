@@ -10,13 +10,13 @@ pub(super) fn rounds(slots: Slots<'_>, memory: &View) -> u64 {
 pub(super) fn publish(slots: Slots<'_>, index: u64, memory: &View, root: usize) {
     if slots.rank() == root {
         let piece = piece(memory, slots.capacity(), index);
-        slots.own(piece.len()).copy_from(&piece);
+        slots.node.show(&slots.own(piece.len()), &piece, slots.node.is_long(memory.len()));
     }
 }
 
 pub(super) fn consume(slots: Slots<'_>, index: u64, memory: &View, root: usize) {
     if slots.rank() != root {
         let piece = piece(memory, slots.capacity(), index);
-        piece.copy_from(&slots.of(root, piece.len()));
+        slots.node.take(&piece, &slots.of(root, piece.len()), slots.node.is_long(memory.len()));
     }
 }

@@ -3,8 +3,11 @@
 use super::blocks::{Blocks, packed, write_table};
 use super::slots::{PerRank, Slots};
 use crate::error::Result;
-use crate::memory::View;
+use crate::memory::{Scratch, View};
 use crate::reduce::Reduction;
+
+/// Bytes that are reduced before they are streamed: the first cache holds them. Whole elements.
+const BLOCK: usize = 8 << 10;
 
 fn blocks<'a>(slots: Slots<'a>, sender: usize, inputs: &[View]) -> Blocks<'a> {
     // All ranks have the same lengths (see `agreement`).
@@ -20,7 +23,7 @@ pub(super) fn publish(slots: Slots<'_>, index: u64, inputs: &[View]) {
     if index == 0 {
         write_table(slots, 0, inputs);
     }
-    blocks(slots, slots.rank(), inputs).publish(index, inputs);
+    blocks(slots, slots.rank(), inputs).publish(index, inputs, false);
 }
 
 pub(super) fn consume(
@@ -45,5 +48,22 @@ pub(super) fn consume(
     if piece.is_empty() {
         return Ok(());
     }
-    Ok(reduction.reduce(&output.slice(piece), &contributions)?)
+    let piece = output.slice(piece);
+    if slots.node.is_long(output.len()) {
+        return reduce_past_caches(reduction, &piece, &contributions);
+    }
+    Ok(reduction.reduce(&piece, &contributions)?)
+}
+
+/// Reduces block by block, and streams each into the output.
+fn reduce_past_caches(reduction: &Reduction, output: &View, inputs: &[View]) -> Result<()> {
+    let mut memory = Scratch::new(BLOCK.min(output.len()));
+    for start in (0..output.len()).step_by(BLOCK) {
+        let range = start..(start + BLOCK).min(output.len());
+        let block = memory.view().slice(0..range.len());
+        let inputs: PerRank = inputs.iter().map(|input| input.slice(range.clone())).collect();
+        reduction.reduce(&block, &inputs)?;
+        output.slice(range).stream_from(&block);
+    }
+    Ok(())
 }

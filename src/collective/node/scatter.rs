@@ -15,14 +15,15 @@ pub(super) fn publish(slots: Slots<'_>, index: u64, inputs: &[View], root: usize
             write_table(slots, 0, inputs);
         }
         let count = packed(inputs);
-        Blocks::new(slots, root, 1, count).publish(index, inputs);
+        Blocks::new(slots, root, 1, count).publish(index, inputs, slots.node.is_long(count));
     }
 }
 
 pub(super) fn consume(slots: Slots<'_>, index: u64, inputs: &[View], output: &View, root: usize) {
+    let is_long = slots.node.is_long(output.len());
     if slots.rank() != root {
-        Blocks::new(slots, root, 1, slots.count(root)).consume(index, output);
+        Blocks::new(slots, root, 1, slots.count(root)).consume(index, output, is_long);
     } else if index == 0 {
-        output.copy_from(&inputs[root]);
+        slots.node.take(output, &inputs[root], is_long);
     }
 }

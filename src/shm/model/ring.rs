@@ -41,7 +41,7 @@ fn stream(grains: usize, out: usize, into: usize, preemptions: usize) {
             let mut written = 0;
             while written < sent.len() {
                 wait_until(&sender, || writer.room() > 0);
-                written += writer.write(&sent.slice(written..(written + out * GRAIN).min(sent.len())));
+                written += writer.write(&sent.slice(written..(written + out * GRAIN).min(sent.len())), sent.len());
                 writer.show();
             }
         });
@@ -50,7 +50,7 @@ fn stream(grains: usize, out: usize, into: usize, preemptions: usize) {
         let mut read = 0;
         while read < received.len() {
             wait_until(&receiver, || reader.available() > 0);
-            read += reader.read(&received.slice(read..(read + into * GRAIN).min(received.len())));
+            read += reader.read(&received.slice(read..(read + into * GRAIN).min(received.len())), received.len());
             reader.show();
         }
         thread.join().unwrap();

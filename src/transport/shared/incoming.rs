@@ -118,7 +118,7 @@ impl Incoming {
                 return Receipt::NotYet;
             }
             ring.skip(Header::LEN);
-            ring.read(buffer);
+            ring.read(buffer, buffer.len());
             ring.align();
             ring.show();
             return Receipt::Taken(Arrival { peer, bytes: buffer.len() as u64 });
@@ -203,11 +203,11 @@ impl Incoming {
         let left = read..header.len.min(read + PIECE);
         let count = match target {
             Target::Receive(id) => match self.receives.iter().find(|receiving| receiving.id == id) {
-                Some(receiving) => ring.read(&receiving.buffer.slice(left)),
+                Some(receiving) => ring.read(&receiving.buffer.slice(left), header.len),
                 None => ring.skip(left.len()),
             },
             Target::Aside(id) => match self.aside.iter_mut().find(|message| message.id == id) {
-                Some(message) => ring.read(&message.memory.view().slice(left)),
+                Some(message) => ring.read(&message.memory.view().slice(left), header.len),
                 None => ring.skip(left.len()),
             },
             Target::Refused(_) | Target::Nowhere => ring.skip(left.len()),

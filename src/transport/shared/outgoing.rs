@@ -43,7 +43,7 @@ impl Outgoing {
             return false;
         }
         self.ring.write_bytes(&Header { key, len: data.len() }.to_bytes());
-        self.ring.write(data);
+        self.ring.write(data, data.len());
         self.ring.align();
         self.ring.show();
         true
@@ -73,10 +73,11 @@ impl Outgoing {
                     0
                 }
             };
-            let count = self.ring.write(&first.data.slice(copied..first.data.len().min(copied + PIECE)));
+            let len = first.data.len();
+            let count = self.ring.write(&first.data.slice(copied..len.min(copied + PIECE)), len);
             moved += count;
             first.copied = Some(copied + count);
-            if copied + count == first.data.len() {
+            if copied + count == len {
                 self.ring.align();
                 self.waiting.pop_front();
             } else if count == 0 {
