@@ -27,7 +27,7 @@ def steps(op: str, dtype: str, size: int, available: dict[str, dist.ProcessGroup
         if group is None:
             made[name] = operations.copy(operations.DTYPES[dtype], size)
             continue
-        step = operations.OPERATIONS[op].prepare(group, operations.DTYPES[dtype], size)
+        step = operations.OPERATIONS[op].prepare(group, operations.DTYPES[dtype], groups.size(name, op, size))
         if _works(step):
             made[name] = step
     return made

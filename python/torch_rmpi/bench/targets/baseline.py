@@ -47,8 +47,7 @@ def run(family: Family, jobs: Jobs) -> Measured:
         parts += [mpi_program.read(output, family.ranks), jobs.measure(family)]
     measured = median(parts)
     cases = session.cases(_OPS, ["float32"], sizes, family.ranks)
-    measured.require((*case, name) for case in cases for name in ("rmpi", MPI))
-    measured.require((*case, "noop") for case in cases if case[0] == "all_reduce")
+    measured.require((*case, name) for case in cases for name in ("rmpi", "noop", MPI))
     return measured
 
 
@@ -62,27 +61,12 @@ def measure(scale: Scale, progress: Progress) -> Measured:
 
 
 def _times(measured: Measured, large: bool) -> dict[tuple[str, int], dict[str, float]]:
-    """By operation and size: microseconds of rmpi and of MPI in C."""
+    """By operation and size: microseconds of rmpi, of a group that does nothing (the floor), and of MPI in C."""
     times: dict[tuple[str, int], dict[str, float]] = {}
     for result in measured.results:
-        if (result.bytes >= _LARGE) == large and result.backend in ("rmpi", MPI):
+        if (result.bytes >= _LARGE) == large and result.backend in ("rmpi", "noop", MPI):
             times.setdefault((result.op, result.bytes), {})[result.backend] = result.median
     return times
-
-
-def _floor(measured: Measured, size: int) -> float:
-    """Microseconds that torch takes for any operation of this size.
-
-    It is all-reduce's for all operations: in some of the others the group that does nothing copies the tensor.
-    """
-    floors = {
-        result.bytes: result.median
-        for result in measured.results
-        if (result.op, result.backend) == ("all_reduce", "noop") and result.bytes <= size
-    }
-    if not floors:
-        raise NotMeasured(f"the floor of {results.human(size)} was not measured")
-    return floors[max(floors)]
 
 
 def _ahead(measured: Measured) -> list[tuple[float, str, int]]:
@@ -94,7 +78,7 @@ def _added(measured: Measured) -> list[tuple[float, str, int]]:
     """Below 64 KiB: what rmpi takes beyond MPI in C and the floor, in microseconds; the largest first."""
     return sorted(
         (
-            (time["rmpi"] - time[MPI] - _floor(measured, size), op, size)
+            (time["rmpi"] - time[MPI] - time["noop"], op, size)
             for (op, size), time in _times(measured, large=False).items()
         ),
         reverse=True,
@@ -109,10 +93,10 @@ def _lead_detail(measured: Measured) -> str:
 
 def _addition_detail(measured: Measured) -> str:
     _, op, size = _added(measured)[0]
-    time, floor = _times(measured, large=False)[op, size], _floor(measured, size)
+    time = _times(measured, large=False)[op, size]
     return (
-        f"{op} {results.human(size)}: rmpi {microseconds(time['rmpi'])}, the floor {microseconds(floor)}, "
-        f"rmpi less the floor {microseconds(time['rmpi'] - floor)}, {MPI} {microseconds(time[MPI])}"
+        f"{op} {results.human(size)}: rmpi {microseconds(time['rmpi'])}, the floor {microseconds(time['noop'])}, "
+        f"rmpi less the floor {microseconds(time['rmpi'] - time['noop'])}, {MPI} {microseconds(time[MPI])}"
     )
 
 

@@ -17,7 +17,7 @@ from torch_rmpi.bench.targets.job import JobFailed
 from torch_rmpi.bench.targets.measured import Measured, NotMeasured
 from torch_rmpi.bench.targets.target import CORES, Family, Scale, Target
 
-_VERSION = 3
+_VERSION = 4
 #: Digits behind the point: as a rule, and where fewer would show a value as the goal itself.
 _DIGITS, _MOST_DIGITS = 2, 6
 #: What the times beside a value are.

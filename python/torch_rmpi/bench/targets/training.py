@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
@@ -26,19 +26,22 @@ from torch_rmpi.bench.targets.transformer import Shape, Transformer
 
 _SHAPE = Shape(vocabulary=11_700, width=512, heads=8, layers=12, longest=512)
 _QUICK_SHAPE = Shape(vocabulary=256, width=32, heads=2, layers=2, longest=64)
-#: `noop` is a step with a hook that sends nothing: what the others' take without waiting. It copies gradients into
+#: `silent` is a step with a hook that sends nothing: what the others' take without waiting. It copies gradients into
 #: buckets as they do.
-_STEPS = ("rmpi", "gloo", "noop")
+_STEPS = ("rmpi", "gloo", "silent")
 #: Of Gloo's step: how much it is to wait; how close the choice has to come; and how far off a step may be that is
-#: held against the goal. With another share, the goal would be another one.
+#: held against the goal whatever has come of it.
 _WAITING, _CLOSE, _BAND = 0.4, 0.02, 0.05
 _TRIES = 5
+#: How often steps are measured at most.
+_ATTEMPTS = 3
 #: Each of the two that are compared takes so many turns in a try.
 _TRY_ROUNDS = 2
 _FIRST_TOKENS = 48
 _FEWEST_TOKENS, _MOST_TOKENS = 4, 4096
 #: There is another sequence for each so many tokens.
 _LENGTH = 256
+_GOAL = Goal(1.3, at_least=True)
 #: A step takes long, and its time spreads.
 _LONGER = 40
 
@@ -59,17 +62,17 @@ class Training:
         self.parameters = sum(parameter.numel() for parameter in whole.parameters())
         self._vocabulary = shape.vocabulary
         groups = session.open_groups(["rmpi", "gloo"])
-        groups["noop"] = groups["rmpi"]
+        groups["silent"] = groups["rmpi"]
         self._models = {
             name: DistributedDataParallel(copy.deepcopy(whole), process_group=groups[name]) for name in _STEPS
         }
-        self._models["noop"].register_comm_hook(None, lambda state, bucket: _done(bucket.buffer()))
+        self._models["silent"].register_comm_hook(None, lambda state, bucket: _done(bucket.buffer()))
         # The values do not matter, only that they stay finite, though some steps go without the others' gradients.
         self._optimizers = {name: torch.optim.SGD(model.parameters(), lr=1e-4) for name, model in self._models.items()}
         self._random = torch.Generator().manual_seed(dist.get_rank())
 
     def steps(self, tokens: int) -> dict[str, Step]:
-        """A step with each backend; `noop`: the same without any communication."""
+        """A step with each backend; `silent`: the same without any communication."""
         batch = max(1, tokens // _LENGTH)
         length = tokens // batch
         data = torch.randint(self._vocabulary, (batch, length + 1), generator=self._random)
@@ -91,18 +94,23 @@ def _times(steps: dict[str, Step], seconds: float, rounds: int, tick: Callable[[
     return {name: statistics.median(runs) / 1e3 for name, runs in measured.items()}
 
 
-def _waiting(times: dict[str, float]) -> float:
-    return 1 - times["noop"] / times["gloo"]
+def _waiting(times: Mapping[str, float]) -> float:
+    return 1 - times["silent"] / times["gloo"]
 
 
-def next_tokens(tokens: int, noop: float, gloo: float) -> int:
+def _off(times: Mapping[str, float]) -> float:
+    """How far Gloo's share is from what it is to be."""
+    return abs(_waiting(times) - _WAITING)
+
+
+def next_tokens(tokens: int, silent: float, gloo: float) -> int:
     """With how many tokens Gloo should wait for its share of the step, from the times of a step with `tokens`.
 
     It is as if what is computed grew with the tokens, and what is waited stayed.
     """
-    waited = max(0.0, gloo - noop)
+    waited = max(0.0, gloo - silent)
     wanted = waited * (1 - _WAITING) / _WAITING
-    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, round(tokens * wanted / noop)))
+    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, round(tokens * wanted / silent)))
 
 
 def _calibrate(training: Training, scale: Scale, tick: Callable[[], None]) -> int:
@@ -113,26 +121,35 @@ def _calibrate(training: Training, scale: Scale, tick: Callable[[], None]) -> in
         steps = training.steps(tokens)
         del steps["rmpi"]
         times = _times(steps, scale.seconds * _LONGER / 4, _TRY_ROUNDS, tick)
-        off[tokens] = abs(_waiting(times) - _WAITING)
+        off[tokens] = _off(times)
         if off[tokens] < _CLOSE:
             break
-        tokens = next_tokens(tokens, times["noop"], times["gloo"])
+        tokens = next_tokens(tokens, times["silent"], times["gloo"])
     return min(off, key=lambda tried: off[tried])
 
 
 def measure(scale: Scale, progress: Progress) -> Measured:
-    """Finds the number of tokens, then measures steps with each backend and with none, in turn."""
+    """Finds the number of tokens, then measures steps with each backend and with none, in turn.
+
+    If Gloo's share has come out too far off, again with another number: the attempt where it was the closest counts.
+    """
     training = Training(_QUICK_SHAPE if scale.quick else _SHAPE)
     tries = _TRIES * 2 * _TRY_ROUNDS
-    progress.expect(tries + 3 * scale.rounds)
+    progress.expect(tries + _ATTEMPTS * len(_STEPS) * scale.rounds)
     progress.text = "length of sequences"
     tokens = _FIRST_TOKENS if scale.quick else _calibrate(training, scale, progress.tick)
-    # It may have taken fewer tries.
-    progress.done = tries
-    progress.text = f"training, {tokens} tokens"
-    longer = 1 if scale.quick else _LONGER
-    times = _times(training.steps(tokens), longer * scale.seconds, scale.rounds, progress.tick)
-    return Measured(values={**times, "tokens": tokens, "parameters": training.parameters})
+    attempts: list[dict[str, float]] = []
+    for attempt in range(1 if scale.quick else _ATTEMPTS):
+        # It may have taken fewer tries.
+        progress.done = tries + attempt * len(_STEPS) * scale.rounds
+        progress.text = f"training, {tokens} tokens"
+        longer = 1 if scale.quick else _LONGER
+        times = _times(training.steps(tokens), longer * scale.seconds, scale.rounds, progress.tick)
+        attempts.append({**times, "tokens": tokens})
+        if _off(times) <= _BAND:
+            break
+        tokens = next_tokens(tokens, times["silent"], times["gloo"])
+    return Measured(values={**min(attempts, key=_off), "parameters": training.parameters})
 
 
 def _detail(measured: Measured) -> str:
@@ -141,15 +158,20 @@ def _detail(measured: Measured) -> str:
     return f"{times}; {parameters:.1f} M parameters, {tokens:.0f} tokens per rank"
 
 
+def _speedup(measured: Measured) -> float:
+    return measured.values["gloo"] / measured.values["rmpi"]
+
+
 def _unfit(measured: Measured) -> str:
-    share = _waiting(measured.values)
-    if abs(share - _WAITING) <= _BAND:
+    """With another share the goal is another one; but it counts if it is met with less waiting, or missed with more."""
+    is_easier = _waiting(measured.values) > _WAITING
+    if _off(measured.values) <= _BAND or is_easier != _GOAL.met(_speedup(measured)):
         return ""
-    return f"Gloo waits for {100 * share:.0f} % of its step, not for {100 * _WAITING:.0f} +- {100 * _BAND:.0f} %"
+    return f"Gloo waits for {100 * _waiting(measured.values):.0f} % of its step, not for {100 * _WAITING:.0f} +- {100 * _BAND:.0f} %"
 
 
 def _shares(measured: Measured) -> str:
-    return f"rmpi {100 * (1 - measured.values['noop'] / measured.values['rmpi']):.0f} %"
+    return f"rmpi {100 * (1 - measured.values['silent'] / measured.values['rmpi']):.0f} %"
 
 
 FAMILY = Family(
@@ -162,9 +184,9 @@ FAMILY = Family(
             id="S9",
             what="step of DDP, a transformer of 50 M parameters in float32",
             rival="Gloo",
-            goal=Goal(1.3, at_least=True),
+            goal=_GOAL,
             unit="x",
-            value=lambda measured: measured.values["gloo"] / measured.values["rmpi"],
+            value=_speedup,
             detail=_detail,
             unfit=_unfit,
         ),
