@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::complex::Complex;
+use super::bfloat16::{BFloat16Conversion, Halves, Words};
 use super::float16::{self, Float16Conversion};
 
 /// A type that memory of any content can be read as.
@@ -21,7 +22,7 @@ macro_rules! plain {
 plain!(f16, bf16, f32, f64, Complex<f32>, Complex<f64>, u8, i8, u16, i16, u32, i32, u64, i64, u128, i128);
 
 // SAFETY: an array has no padding of its own.
-unsafe impl<E: Plain> Plain for [E; 2] {}
+unsafe impl<E: Plain, const N: usize> Plain for [E; N] {}
 
 // SAFETY: a `u8` in a transparent struct.
 unsafe impl Plain for Boolean {}
@@ -45,6 +46,16 @@ pub(super) trait Element<A: Copy>: Plain {
     #[inline(always)]
     fn narrow_result(accumulator: A) -> Self {
         Self::narrow(accumulator)
+    }
+    /// Widens words of two, if loops over [pairs](Element::PAIRS) are faster. `conversion` is for bfloat16.
+    #[inline(always)]
+    fn widen_words<C: BFloat16Conversion>(_conversion: C, words: &Words<Self>) -> Halves<A> {
+        [0, 1].map(|half| words.map(|word| word[half].widen()))
+    }
+    /// Narrows what an op has made of widened words.
+    #[inline(always)]
+    fn narrow_words<C: BFloat16Conversion>(_conversion: C, halves: &Halves<A>, words: &mut Unaligned<Words<Self>>) {
+        words.0 = std::array::from_fn(|index| [0, 1].map(|half| Self::narrow_result(halves[half][index])));
     }
     /// Widens elements into as many accumulators. `conversion` is for float16.
     #[inline(always)]
@@ -159,6 +170,16 @@ impl Element<f32> for bf16 {
         // The lower half of a NaN is 0, whether it comes from an element or from the processor (std::primitive.f32, "NaN
         // bit patterns"): it is not rounded.
         upper_half(rounded(accumulator.to_bits()))
+    }
+
+    #[inline(always)]
+    fn widen_words<C: BFloat16Conversion>(conversion: C, words: &Words<bf16>) -> Halves<f32> {
+        conversion.widen_words(words)
+    }
+
+    #[inline(always)]
+    fn narrow_words<C: BFloat16Conversion>(conversion: C, halves: &Halves<f32>, words: &mut Unaligned<Words<bf16>>) {
+        conversion.narrow_words(halves, words);
     }
 }
 

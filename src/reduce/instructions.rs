@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// The variable that chooses.
 const VARIABLE: &str = "TORCH_RMPI_SIMD";
 /// What it takes.
-const NAMES: [&str; 4] = ["baseline", "avx2", "avx512", "neon"];
+const NAMES: [&str; 5] = ["baseline", "avx2", "avx512", "avx512_bf16", "neon"];
 
 /// A set of instructions that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,9 @@ pub enum Instructions {
     /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same and AVX-512 BF16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
 }
 
 impl Instructions {
@@ -49,6 +52,8 @@ impl Instructions {
         Instructions::Avx2,
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512Bf16,
     ];
 
     /// The name that `TORCH_RMPI_SIMD` takes.
@@ -62,6 +67,8 @@ impl Instructions {
             Instructions::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 => "avx512_bf16",
         }
     }
 
@@ -78,6 +85,8 @@ impl Instructions {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 => Instructions::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
         }
     }
 }
@@ -153,7 +162,7 @@ mod tests {
 
     #[test]
     fn sets_of_another_architecture_are_refused() {
-        let others: &[&str] = if cfg!(target_arch = "x86_64") { &["neon"] } else { &["avx2", "avx512"] };
+        let others: &[&str] = if cfg!(target_arch = "x86_64") { &["neon"] } else { &["avx2", "avx512", "avx512_bf16"] };
         for other in others {
             assert_eq!(choose(Some(other)), choose(None));
             let refusal = refusal(other);
@@ -174,6 +183,6 @@ mod tests {
             check(known).unwrap();
         }
         let text = check(Some("fast")).unwrap_err().to_string();
-        assert_eq!(text, "TORCH_RMPI_SIMD is \"fast\", but it takes baseline or avx2 or avx512 or neon");
+        assert_eq!(text, "TORCH_RMPI_SIMD is \"fast\", but it takes baseline or avx2 or avx512 or avx512_bf16 or neon");
     }
 }

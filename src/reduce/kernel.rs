@@ -47,6 +47,9 @@ impl Kernels {
                 avx2::reduce::<E, A, O>,
                 #[cfg(target_arch = "x86_64")]
                 avx512::reduce::<E, A, O>,
+                // For the other types it is nothing new.
+                #[cfg(target_arch = "x86_64")]
+                if E::PAIRS { avx512_bf16::reduce::<E, A, O> } else { avx512::reduce::<E, A, O> },
             ],
             stages: None,
         }
@@ -59,6 +62,8 @@ impl Kernels {
             stages(least::step::<E, A, A, Unfinished<O>>, least::step::<A, E, A, Resumed<O>>),
             #[cfg(target_arch = "x86_64")]
             stages(avx2::step::<E, A, A, Unfinished<O>>, avx2::step::<A, E, A, Resumed<O>>),
+            #[cfg(target_arch = "x86_64")]
+            stages(avx512::step::<E, A, A, Unfinished<O>>, avx512::step::<A, E, A, Resumed<O>>),
             #[cfg(target_arch = "x86_64")]
             stages(avx512::step::<E, A, A, Unfinished<O>>, avx512::step::<A, E, A, Resumed<O>>),
         ];
@@ -103,9 +108,10 @@ mod least {
 /// The same code, with more instructions for the compiler to choose from.
 #[cfg(target_arch = "x86_64")]
 macro_rules! compiled_with {
-    ($module:ident, $($feature:tt)*) => {
+    ($module:ident, $conversion:path, $($feature:tt)*) => {
         mod $module {
-            use super::super::float16::F16c;
+            use $conversion as Conversion;
+
             use super::super::loops;
             use super::{Element, Operation, View};
 
@@ -120,8 +126,8 @@ macro_rules! compiled_with {
                     output: &View,
                     inputs: &[View],
                 ) {
-                    // SAFETY: who may call this function has shown that the processor has F16C.
-                    loops::reduce::<E, A, O>(unsafe { F16c::new() }, factor, output, inputs);
+                    // SAFETY: who may call this function has shown that the processor has the instructions.
+                    loops::reduce::<E, A, O>(unsafe { Conversion::new() }, factor, output, inputs);
                 }
                 // SAFETY: `Kernels` gives this function only to who has shown, by an `Available`, that the processor has
                 // the instructions.
@@ -141,8 +147,8 @@ macro_rules! compiled_with {
                     output: &View,
                     inputs: &[View],
                 ) {
-                    // SAFETY: who may call this function has shown that the processor has F16C.
-                    loops::step::<I, E, A, O>(unsafe { F16c::new() }, factor, ranks, output, inputs);
+                    // SAFETY: as for `reduce`.
+                    loops::step::<I, E, A, O>(unsafe { Conversion::new() }, factor, ranks, output, inputs);
                 }
                 // SAFETY: as for `reduce`.
                 unsafe { inner::<I, E, A, O>(factor, ranks, output, inputs) }
@@ -152,12 +158,25 @@ macro_rules! compiled_with {
 }
 
 #[cfg(target_arch = "x86_64")]
-compiled_with!(avx2, #[target_feature(enable = "avx2,f16c")]);
+compiled_with!(avx2, super::super::float16::F16c, #[target_feature(enable = "avx2,f16c")]);
 
 // AVX2 once more if the compiler is too old for AVX-512.
 #[cfg(target_arch = "x86_64")]
 compiled_with!(
     avx512,
+    super::super::float16::F16c,
     #[rustversion::attr(since(1.89), target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c"))]
     #[rustversion::attr(before(1.89), target_feature(enable = "avx2,f16c"))]
 );
+
+#[cfg(target_arch = "x86_64")]
+#[rustversion::since(1.89)]
+compiled_with!(
+    avx512_bf16,
+    super::super::bfloat16::Avx512Bf16,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,f16c")]
+);
+
+#[cfg(target_arch = "x86_64")]
+#[rustversion::before(1.89)]
+use avx512 as avx512_bf16;

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
+use super::bfloat16::{BFloat16Conversion, WORDS, Words};
 use super::element::{Element, Plain, Unaligned};
 use super::float16::Float16Conversion;
 use super::operation::Operation;
@@ -15,7 +16,7 @@ const BLOCK: usize = 512;
 /// The loop of a [`Kernel`](super::kernel::Kernel).
 #[inline(always)]
 pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(
-    conversion: impl Float16Conversion,
+    conversion: impl Float16Conversion + BFloat16Conversion,
     factor: f64,
     output: &View,
     inputs: &[View],
@@ -32,10 +33,9 @@ pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(
             if !E::PAIRS {
                 return combine(&all, combined);
             }
-            let whole = output.len() - output.len() % (2 * size_of::<E>());
-            let [first, rest] = [0..whole, whole..output.len()].map(|part| all.map(|view| view.slice(part.clone())));
-            combine(&first, |left: [E; 2], right: [E; 2]| [combined(left[0], right[0]), combined(left[1], right[1])]);
-            combine(&rest, combined);
+            let all = if is_faster(conversion) { combine_words::<E, A, O>(conversion, operation, all) } else { all };
+            let pairs = |left: [E; 2], right: [E; 2]| [combined(left[0], right[0]), combined(left[1], right[1])];
+            combine(&combine_whole(all, pairs), combined);
         }
         _ => reduce_in_blocks::<E, E, A, O>(conversion, operation, output, inputs),
     }
@@ -51,6 +51,57 @@ pub(super) fn step<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation
     inputs: &[View],
 ) {
     reduce_in_blocks::<I, E, A, O>(conversion, O::new(factor, ranks), output, inputs);
+}
+
+/// Combines as many whole `P` as there are, and returns the rest.
+#[inline(always)]
+fn combine_whole<P: Plain>(all: [View; 3], combined: impl Fn(P, P) -> P) -> [View; 3] {
+    let len = all[0].len();
+    let whole = len - len % size_of::<P>();
+    combine(&all.map(|view| view.slice(0..whole)), combined);
+    all.map(|view| view.slice(whole..len))
+}
+
+/// Combines as many whole [`Words`] as there are, and returns the rest.
+// With a function for the words, as in `combine`, it would not become part of the kernel, and so not have its
+// instructions.
+#[inline(always)]
+fn combine_words<E: Element<A>, A: Copy, O: Operation<A>>(
+    conversion: impl BFloat16Conversion,
+    operation: O,
+    all: [View; 3],
+) -> [View; 3] {
+    let len = all[0].len();
+    let whole = len - len % size_of::<Words<E>>();
+    let [left, right, output] = all.map(|view| view.as_mut_ptr());
+    for start in (0..whole).step_by(size_of::<Words<E>>()) {
+        // SAFETY: the words lie in the views, and any content is valid for a `Plain` type. They are read before any is
+        // written, so that the output may be the memory of either input.
+        unsafe {
+            let input = |input: *mut u8| input.add(start).cast::<Words<E>>().read_unaligned();
+            let left = E::widen_words(conversion, &input(left));
+            let right = E::widen_words(conversion, &input(right));
+            let halves = [combined(operation, left[0], right[0]), combined(operation, left[1], right[1])];
+            E::narrow_words(conversion, &halves, &mut *output.add(start).cast::<Unaligned<Words<E>>>());
+        }
+    }
+    all.map(|view| view.slice(whole..len))
+}
+
+/// Element by element.
+#[inline(always)]
+fn combined<A: Copy, O: Operation<A>>(operation: O, left: [A; WORDS], right: [A; WORDS]) -> [A; WORDS] {
+    let mut result = left;
+    for (result, right) in result.iter_mut().zip(right) {
+        *result = operation.finish(operation.combine(operation.load(*result), operation.load(right)));
+    }
+    result
+}
+
+/// See [`BFloat16Conversion::IS_FASTER`].
+#[inline(always)]
+fn is_faster<C: BFloat16Conversion>(_: C) -> bool {
+    C::IS_FASTER
 }
 
 /// Two inputs and the output, which may be the memory of either.

@@ -24,6 +24,7 @@
 //! - bool is one byte; every nonzero byte counts as true, and the result is 0 or 1. SUM, MAX and BOR are the logical or;
 //!   PRODUCT, MIN and BAND the logical and; BXOR is true where an odd number of inputs is.
 
+mod bfloat16;
 mod complex;
 mod dispatch;
 mod dtype;

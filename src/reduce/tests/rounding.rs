@@ -44,6 +44,20 @@ fn sums_are_rounded_to_the_nearest_and_ties_to_even() {
 }
 
 #[test]
+fn a_sum_of_two_is_right_for_every_value_beside_some_others() {
+    for dtype in [DataType::Float16, DataType::BFloat16] {
+        let half = Half::of(dtype);
+        let every: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_ne_bytes).collect();
+        // Zero; the least and a larger denormal number, whose sums with others like it are denormal; 1; the largest.
+        for other in [0, 1, 0x15, half.nearest(1.0), half.infinity() - 1].map(|bits| [bits, bits | 0x8000]).concat() {
+            let contents = [every.clone(), other.to_ne_bytes().repeat(1 << 16)];
+            check(dtype, ReduceOp::Sum, &contents, &[0, 1, 2], Output::Apart);
+            check(dtype, ReduceOp::Sum, &contents, &[6], Output::Input(0));
+        }
+    }
+}
+
+#[test]
 fn a_nan_in_any_place_makes_the_minimum_and_the_maximum_nan() {
     for dtype in [DataType::Float16, DataType::BFloat16, DataType::Float32, DataType::Float64] {
         let (nan, other) = match dtype {
