@@ -59,9 +59,9 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
     c10::intrusive_ptr<c10d::Backend::Options> clone() const TORCH_RMPI_OVERRIDE_SINCE_2_14;
 
     /// Settings, for which docs/tuning.md says what they do. One that is not given here is that of its environment
-    /// variable (TORCH_RMPI_CHUNK_BYTES for chunk_bytes), or else has a default. All but inline_bytes and spins must be
-    /// the same on every rank of the group; creating it raises DistBackendError on all of them otherwise, and
-    /// ValueError if a value is out of range.
+    /// variable (TORCH_RMPI_CHUNK_BYTES for chunk_bytes), or else has a default. All but inline_bytes, stream_bytes and
+    /// spins must be the same on every rank of the group; creating it raises DistBackendError on all of them otherwise,
+    /// and ValueError if a value is out of range.
     std::optional<std::int64_t> chunk_bytes;
     std::optional<std::int64_t> inline_bytes;
     std::optional<std::int64_t> divide_bytes;

@@ -7,5 +7,5 @@ pub(crate) mod tracked;
 mod view;
 
 pub use scratch::Scratch;
-pub use stream::STREAMS;
+pub(crate) use stream::STREAMS;
 pub use view::View;

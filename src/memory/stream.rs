@@ -3,7 +3,7 @@
 use super::View;
 
 /// Whether [`View::stream_from`] differs from [`View::copy_from`] here: x86-64 has stores that go past the caches.
-pub const STREAMS: bool = cfg!(all(target_arch = "x86_64", not(any(loom, miri))));
+pub(crate) const STREAMS: bool = cfg!(all(target_arch = "x86_64", not(any(loom, miri))));
 
 impl View {
     /// As [`View::copy_from`], but what is written does not stay in the caches, nor is it fetched to be overwritten: for
@@ -13,7 +13,7 @@ impl View {
     /// If the lengths differ.
     pub fn stream_from(&self, source: &View) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        if !self.overlaps(source) {
+        if !self.is_empty() && !self.overlaps(source) {
             assert_eq!(self.len(), source.len(), "views of different lengths");
             // SAFETY: both are valid for so many bytes by the promise to `View::new`, and apart.
             return unsafe { copy(source.as_ptr(), self.as_mut_ptr(), self.len()) };

@@ -3,6 +3,7 @@
 use half::bf16;
 
 use super::element::{Element, Unaligned};
+use super::float16;
 
 /// Words, each of two elements, that are converted at a time.
 pub(super) const WORDS: usize = 16;
@@ -21,14 +22,34 @@ pub(super) trait BFloat16Conversion: Copy {
     /// The same values as float32.
     #[inline(always)]
     fn widen_words(self, words: &Words<bf16>) -> Halves<f32> {
-        [0, 1].map(|half| words.map(|word| word[half].widen()))
+        widen_words(words)
     }
 
     /// Rounded as by [`Element::narrow_result`].
     #[inline(always)]
     fn narrow_words(self, halves: &Halves<f32>, words: &mut Unaligned<Words<bf16>>) {
-        words.0 = std::array::from_fn(|index| [0, 1].map(|half| bf16::narrow_result(halves[half][index])));
+        words.0 = narrow_words(halves);
     }
+}
+
+impl BFloat16Conversion for float16::Portable {}
+
+#[cfg(target_arch = "x86_64")]
+impl BFloat16Conversion for float16::F16c {}
+
+#[cfg(target_arch = "aarch64")]
+impl BFloat16Conversion for float16::Neon {}
+
+/// Element by element.
+#[inline(always)]
+pub(super) fn widen_words<E: Element<A>, A: Copy>(words: &Words<E>) -> Halves<A> {
+    [0, 1].map(|half| words.map(|word| word[half].widen()))
+}
+
+/// Element by element.
+#[inline(always)]
+pub(super) fn narrow_words<E: Element<A>, A: Copy>(halves: &Halves<A>) -> Words<E> {
+    std::array::from_fn(|index| [0, 1].map(|half| E::narrow_result(halves[half][index])))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -39,9 +60,9 @@ pub(super) use x86::Avx512Bf16;
 #[rustversion::since(1.89)]
 mod x86 {
     use std::arch::x86_64::{
-        __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_fpclass_ps_mask, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_storeu_ps,
-        _mm512_storeu_si512,
+        __m512i, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_mask_test_epi32_mask, _mm512_permutexvar_epi16, _mm512_set1_epi32,
+        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_testn_epi32_mask,
     };
     use std::mem::transmute;
     use std::ptr;
@@ -125,7 +146,8 @@ mod x86 {
     /// The processor must have the instructions.
     #[inline(always)]
     unsafe fn narrow(halves: &Halves<f32>, words: &mut Unaligned<Words<bf16>>) -> bool {
-        const DENORMAL: i32 = 0x20;
+        const EXPONENT: i32 = 0x7f80_0000;
+        const FRACTION: i32 = 0x007f_ffff;
         /// The instruction puts all upper halves after all lower ones.
         const PLACES: [u16; 2 * WORDS] = {
             let mut places = [0; 2 * WORDS];
@@ -139,7 +161,13 @@ mod x86 {
         // SAFETY: as above; and all bits are valid for either vector type.
         unsafe {
             let [lower, upper] = [_mm512_loadu_ps(halves[0].as_ptr()), _mm512_loadu_ps(halves[1].as_ptr())];
-            if _mm512_fpclass_ps_mask::<DENORMAL>(lower) | _mm512_fpclass_ps_mask::<DENORMAL>(upper) != 0 {
+            // As integers: where a thread takes denormal numbers for 0, there are none for an instruction of floats.
+            let denormal = |values| {
+                let bits = _mm512_castps_si512(values);
+                let without_exponent = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(EXPONENT));
+                _mm512_mask_test_epi32_mask(without_exponent, bits, _mm512_set1_epi32(FRACTION))
+            };
+            if denormal(lower) | denormal(upper) != 0 {
                 return false;
             }
             let narrowed: __m512i = transmute(_mm512_cvtne2ps_pbh(upper, lower));

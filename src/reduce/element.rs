@@ -2,8 +2,8 @@
 
 use half::{bf16, f16};
 
+use super::bfloat16::{self, BFloat16Conversion, Halves, Words};
 use super::complex::Complex;
-use super::bfloat16::{BFloat16Conversion, Halves, Words};
 use super::float16::{self, Float16Conversion};
 
 /// A type that memory of any content can be read as.
@@ -47,15 +47,15 @@ pub(super) trait Element<A: Copy>: Plain {
     fn narrow_result(accumulator: A) -> Self {
         Self::narrow(accumulator)
     }
-    /// Widens words of two, if loops over [pairs](Element::PAIRS) are faster. `conversion` is for bfloat16.
+    /// Widens words of two. `conversion` is for bfloat16, the only one that has [pairs](Element::PAIRS).
     #[inline(always)]
     fn widen_words<C: BFloat16Conversion>(_conversion: C, words: &Words<Self>) -> Halves<A> {
-        [0, 1].map(|half| words.map(|word| word[half].widen()))
+        bfloat16::widen_words(words)
     }
     /// Narrows what an op has made of widened words.
     #[inline(always)]
     fn narrow_words<C: BFloat16Conversion>(_conversion: C, halves: &Halves<A>, words: &mut Unaligned<Words<Self>>) {
-        words.0 = std::array::from_fn(|index| [0, 1].map(|half| Self::narrow_result(halves[half][index])));
+        words.0 = bfloat16::narrow_words(halves);
     }
     /// Widens elements into as many accumulators. `conversion` is for float16.
     #[inline(always)]

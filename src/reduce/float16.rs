@@ -5,7 +5,6 @@
 
 use half::f16;
 
-use super::bfloat16::BFloat16Conversion;
 use super::element::Unaligned;
 
 /// How the kernels of one set of instructions convert. Whoever holds a value of the type has shown that the processor has
@@ -21,8 +20,6 @@ pub(super) trait Float16Conversion: Copy {
 #[derive(Clone, Copy)]
 #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON has the instructions"))]
 pub(super) struct Portable;
-
-impl BFloat16Conversion for Portable {}
 
 impl Float16Conversion for Portable {
     #[inline(always)]
@@ -120,7 +117,7 @@ mod x86 {
 
     use half::f16;
 
-    use super::{BFloat16Conversion, Float16Conversion, LANES, Unaligned, in_vectors};
+    use super::{Float16Conversion, LANES, Unaligned, in_vectors};
 
     /// With F16C.
     #[derive(Clone, Copy)]
@@ -134,8 +131,6 @@ mod x86 {
             F16c(())
         }
     }
-
-    impl BFloat16Conversion for F16c {}
 
     impl Float16Conversion for F16c {
         #[inline(always)]
@@ -179,13 +174,11 @@ mod neon {
 
     use half::f16;
 
-    use super::{BFloat16Conversion, Float16Conversion, LANES, Unaligned, in_vectors};
+    use super::{Float16Conversion, LANES, Unaligned, in_vectors};
 
     /// With NEON. Its conversions do not need the FP16 extension, which is about arithmetic.
     #[derive(Clone, Copy)]
     pub struct Neon;
-
-    impl BFloat16Conversion for Neon {}
 
     impl Float16Conversion for Neon {
         #[inline(always)]

@@ -126,7 +126,8 @@ macro_rules! compiled_with {
                     output: &View,
                     inputs: &[View],
                 ) {
-                    // SAFETY: who may call this function has shown that the processor has the instructions.
+                    // SAFETY: who may call this function has shown that the processor has the instructions of this
+                    // module, and those of its conversion are among them.
                     loops::reduce::<E, A, O>(unsafe { Conversion::new() }, factor, output, inputs);
                 }
                 // SAFETY: `Kernels` gives this function only to who has shown, by an `Available`, that the processor has
@@ -134,6 +135,7 @@ macro_rules! compiled_with {
                 unsafe { inner::<E, A, O>(factor, output, inputs) }
             }
 
+            #[allow(dead_code, reason = "of AVX-512 BF16, which only helps where there are two inputs")]
             pub fn step<I: Element<A>, E: Element<A>, A: Copy + Default, O: Operation<A>>(
                 factor: f64,
                 ranks: usize,

@@ -84,8 +84,9 @@ pub struct Node {
     own_doorbell: Arc<Doorbell>,
     /// Up to so many bytes every rank does the whole of a reduction.
     divide: usize,
-    /// From so many bytes on, what is written is not meant to stay in the caches.
-    stream: usize,
+    /// From so many bytes on, what is written goes past the caches; `None`: never.
+    stream: Option<usize>,
+    /// Of its slots.
     pace: Pace,
     /// Whether all ranks copy straight from each other's memory.
     copies_once: AtomicBool,
@@ -159,22 +160,35 @@ impl Node {
         Node { divide: bytes, ..self }
     }
 
-    /// The same, writing past its caches what is `bytes` or longer. Each rank for itself.
-    pub(super) fn streaming_from(self, bytes: usize) -> Self {
+    /// The same, going past the caches with what has so many bytes or more. Each rank for itself.
+    pub(crate) fn streaming_from(self, bytes: Option<usize>) -> Self {
         Node { stream: bytes, ..self }
     }
 
-    /// Whether so many bytes are not meant to stay in the caches.
+    /// Whether an operation that writes so many bytes goes past the caches, since not all of it would stay there.
     pub fn is_long(&self, len: usize) -> bool {
-        len >= self.stream
+        self.stream.is_some_and(|stream| len >= stream)
     }
 
-    /// Copies to where others read; `is_long`: past the caches, if nobody is to use them for it.
+    /// Copies to one's slot; `is_long`: past the caches in any case, else as is faster.
     pub fn show(&self, place: &View, data: &View, is_long: bool) {
-        if is_long { place.stream_from(data) } else { self.pace.copy(place, data) }
+        self.show_with(&self.pace, place, data, is_long);
     }
 
-    /// Copies to memory of one's own; `is_long`: past the caches, since not all of it would stay there.
+    /// The same for another place where others read, which has a pace of its own.
+    pub(super) fn show_with(&self, pace: &Pace, place: &View, data: &View, is_long: bool) {
+        match self.stream {
+            None => place.copy_from(data),
+            Some(_) => pace.show(place, data, is_long),
+        }
+    }
+
+    /// Whether [`Node::show`] goes past the caches with so many bytes.
+    pub fn shows_past_caches(&self, len: usize) -> bool {
+        self.stream.is_some() && self.pace.is_past(len)
+    }
+
+    /// Copies to an output; `is_long`: past the caches.
     pub fn take(&self, output: &View, data: &View, is_long: bool) {
         if is_long { output.stream_from(data) } else { output.copy_from(data) }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::atomic::Ordering;
 use super::layout::{LINE, Layout, READ, WRITTEN};
 use super::node::Node;
+use super::pace::Pace;
 use crate::memory::View;
 
 /// Where streams are aligned: what begins there and is no longer lies in one piece.
@@ -18,6 +19,7 @@ pub const UNIT: usize = LINE;
 pub struct RingWriter {
     ends: Ends,
     written: u64,
+    pace: Pace,
 }
 
 /// The reading end.
@@ -57,7 +59,7 @@ impl Ends {
 impl RingWriter {
     /// The ring from this rank to `peer`. There may be one such object.
     pub(super) fn new(node: &Arc<Node>, peer: usize) -> Self {
-        RingWriter { ends: Ends::new(node, peer, node.rank(), peer), written: 0 }
+        RingWriter { ends: Ends::new(node, peer, node.rank(), peer), written: 0, pace: Pace::default() }
     }
 
     /// How many bytes can be written now.
@@ -74,7 +76,7 @@ impl RingWriter {
         let node = &self.ends.node;
         let len = data.len().min(self.room());
         self.ends.pieces(self.written, len, |piece, at| {
-            node.show(&piece, &data.slice(at..at + piece.len()), node.is_long(whole));
+            node.show_with(&self.pace, &piece, &data.slice(at..at + piece.len()), node.is_long(whole));
         });
         self.written += len as u64;
         len

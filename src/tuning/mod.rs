@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::fmt;
 
 pub use agreement::{Terms, check_agreement};
-use setting::CHUNK_MULTIPLE;
 pub use setting::Setting;
+use setting::{BYTES_MOST, CHUNK_MULTIPLE};
 
 use crate::error::{Error, Result};
 
@@ -207,8 +207,8 @@ impl Tuning {
     }
 
     /// See [`Setting::StreamBytes`].
-    pub fn stream(&self) -> usize {
-        self.bytes(Setting::StreamBytes)
+    pub fn stream(&self) -> Option<usize> {
+        Some(self.bytes(Setting::StreamBytes)).filter(|&bytes| bytes < BYTES_MOST as usize)
     }
 
     /// The sizes that decide about algorithms over MPI.
@@ -336,6 +336,7 @@ mod tests {
         for (ranks, crowded) in [(2, false), (16, true), (128, false), (256, true)] {
             let tuning = Wishes::default().resolve(ranks, crowded);
             assert_eq!((tuning.inline(), tuning.divide()), (128 << 10, 16 << 10));
+            assert_eq!(tuning.stream(), Some(4 << 20));
             assert_eq!(tuning.thresholds(), Thresholds { leader: 32 << 10, gather: 32 << 10, tree: 128 << 10 });
             assert!(tuning.shares_memory() && tuning.single_copy() == SingleCopy::Auto);
         }

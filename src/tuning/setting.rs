@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub const CHUNK_MULTIPLE: u64 = 64;
 const CHUNK_LEAST: u64 = 4 << 10;
 const CHUNK_MOST: u64 = 64 << 20;
-const BYTES_MOST: u64 = 1 << 30;
+pub const BYTES_MOST: u64 = 1 << 30;
 /// Some ten milliseconds, in which a thread that tries a collective by itself notices nothing else.
 const SPINS_MOST: u64 = 1_000_000;
 
@@ -22,7 +22,8 @@ pub enum Setting {
     InlineBytes,
     /// Up to so many bytes, every rank of a node does the whole of a reduction.
     DivideBytes,
-    /// From so many bytes on, what an operation moves within a node is written past the caches.
+    /// From so many bytes on, an operation within a node writes past the caches what it does not read again; at the
+    /// largest value nothing ever goes past them.
     StreamBytes,
     /// Up to so many bytes, only the leaders of nodes exchange the data of a group that spans nodes.
     LeaderBytes,

@@ -11,6 +11,7 @@ import torch
 from multirank import multirank
 from processes import Job, launcher
 from scripts import LIMIT, end
+from torch_rmpi.bench import groups
 from torch_rmpi.bench.results import summarize
 from torch_rmpi.bench.targets import (
     baseline,
@@ -191,6 +192,13 @@ def test_times_of_another_mpi_are_not_taken(tmp_path, monkeypatch):
 
 def test_the_program_in_c_is_built_with_the_mpi_that_is_used(tmp_path):
     assert mpi_program.build(tmp_path).exists()
+
+
+def test_the_group_that_does_nothing_moves_nothing():
+    assert groups.offers("noop", "all_to_all")
+    assert not groups.offers("noop", "all_gather")
+    assert [groups.size("noop", op, 64) for op in ("all_reduce", "all_to_all")] == [64, 0]
+    assert groups.size("gloo", "all_to_all", 64) == 64
 
 
 def test_the_floor_is_that_of_the_operation():

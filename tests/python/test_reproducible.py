@@ -69,6 +69,8 @@ def test_timing_and_instructions_change_nothing(tmp_path):
         digest(tmp_path, 1),
         digest(tmp_path, 2, TORCH_RMPI_SIMD="baseline"),
         digest(tmp_path, 3, TORCH_RMPI_SIMD="avx2"),
+        digest(tmp_path, 7, TORCH_RMPI_SIMD="avx512"),
+        digest(tmp_path, 8, TORCH_RMPI_SIMD="avx512_bf16"),
         # Ranks that share no memory reduce in the same order.
         digest(tmp_path, 4, nodes="abc"),
     }

@@ -92,16 +92,16 @@ def check_every_collective(ctx, group):
 def test_results_do_not_depend_on_settings(ctx):
     for chosen in (
         {"chunk_bytes": 4096, "divide_bytes": 0, "leader_bytes": 0, "gather_bytes": 0, "tree_bytes": 0},
-        {"chunk_bytes": 4160, "single_copy": "always", "spins": 0},
+        {"chunk_bytes": 4160, "single_copy": "always", "spins": 0, "stream_bytes": 1 << 30},
         {"divide_bytes": 1 << 24, "leader_bytes": 1 << 24, "gather_bytes": 1 << 26, "tree_bytes": 1 << 24},
-        {"inline_bytes": 1 << 24, "single_copy": "never"},
+        {"inline_bytes": 1 << 24, "single_copy": "never", "stream_bytes": 0},
         {"shm": False, "inline_bytes": 0},
     ):
         group = ctx.new_group(pg_options=options(**chosen))
         check_every_collective(ctx, group)
         found = {name: (value, source) for name, _, value, source in backend(group).settings()}
         assert {name for name, (_, source) in found.items() if source == "options"} == set(chosen)
-        assert len(found) == 9
+        assert len(found) == 10
         if "chunk_bytes" in chosen:
             expected = {4096: "4K", 4160: "4160"}[chosen["chunk_bytes"]]
             assert found["chunk_bytes"] == (expected, "options")
@@ -122,8 +122,8 @@ def test_different_settings_are_an_error_everywhere(ctx):
         assert f"{name} (TORCH_RMPI_{name.upper()}) is " in str(error), error
         assert f"{shown} on rank {odd}" in str(error), error
         assert "(the default) on rank" in str(error), error
-    # The same value is agreed on whoever says it; spinning and the caller's thread are each rank's own affair.
-    mine = {"chunk_bytes": 256 << 10, "spins": 3, "inline_bytes": 5} if ctx.rank == 0 else {}
+    # The same value is agreed on whoever says it; spinning, caches and the caller's thread are each rank's own affair.
+    mine = {"chunk_bytes": 256 << 10, "spins": 3, "inline_bytes": 5, "stream_bytes": 7} if ctx.rank == 0 else {}
     check_every_collective(ctx, ctx.new_group(pg_options=options(**mine)))
 
 
@@ -154,11 +154,13 @@ start(pg_options=options)
 backend = dist.group.WORLD._get_backend(torch.device("cpu"))
 print("FOUND", [entry for entry in backend.settings() if entry[3] != "default"], flush=True)
 {END}"""
-    ended = run(tmp_path, source, env={"TORCH_RMPI_SPINS": "5", "TORCH_RMPI_DIVIDE_BYTES": "1K"})
+    variables = {"TORCH_RMPI_SPINS": "5", "TORCH_RMPI_DIVIDE_BYTES": "1K", "TORCH_RMPI_STREAM_BYTES": "9K"}
+    ended = run(tmp_path, source, env=variables)
     assert ended.code == 0, ended.output
     expected = [
         ("chunk_bytes", "TORCH_RMPI_CHUNK_BYTES", "4K", "options"),
         ("divide_bytes", "TORCH_RMPI_DIVIDE_BYTES", "1K", "variable"),
+        ("stream_bytes", "TORCH_RMPI_STREAM_BYTES", "9K", "variable"),
         ("spins", "TORCH_RMPI_SPINS", "0", "options"),
     ]
     assert ended.printed("FOUND") == [str(expected)] * 2
@@ -170,7 +172,7 @@ def test_variables_are_logged_and_obeyed(tmp_path):
     assert ended.code == 0, ended.output
     assert "shm=0 (variable)" in ended.output
     assert "chunk_bytes=8K (variable)" in ended.output
-    assert "inline_bytes=128K divide_bytes=16K" in ended.output
+    assert "inline_bytes=128K divide_bytes=16K stream_bytes=4M" in ended.output
     assert "over shared memory" not in ended.output
 
 
@@ -180,7 +182,7 @@ def test_variables_are_logged_and_obeyed(tmp_path):
         ("TORCH_RMPI_CHUNK_BYTES", "huge", "a number of bytes from 4K to 64M"),
         ("TORCH_RMPI_SHM", "no", "it takes 0 or 1"),
         ("TORCH_RMPI_SINGLE_COPY", "yes", "auto or always or never"),
-        ("TORCH_RMPI_SIMD", "fast", "baseline or avx2 or avx512"),
+        ("TORCH_RMPI_SIMD", "fast", "baseline or avx2 or avx512 or avx512_bf16"),
     ],
 )
 def test_variables_that_are_not_understood(tmp_path, variable, text, allowed):

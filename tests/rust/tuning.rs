@@ -7,9 +7,10 @@ use rmpi::{Call, DataType, Group, GroupOptions, Invocation};
 
 use crate::collectives;
 
-/// Short slots, of an odd length too; work that is always or never divided; no shared memory.
-const CHOICES: [&[(&str, &str)]; 4] = [
+/// Short slots, of an odd length too; work that is always or never divided; everything past the caches; no shared memory.
+const CHOICES: [&[(&str, &str)]; 5] = [
     &[("chunk_bytes", "4K"), ("divide_bytes", "0"), ("leader_bytes", "0"), ("gather_bytes", "0"), ("tree_bytes", "0")],
+    &[("stream_bytes", "0"), ("divide_bytes", "0")],
     &[("chunk_bytes", "4160"), ("single_copy", "always"), ("spins", "0")],
     &[
         ("divide_bytes", "4M"),
@@ -60,7 +61,7 @@ pub fn a_difference_is_an_error_everywhere(group: &Group) {
         group.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap();
     }
     // What is a rank's own.
-    let own: &[_] = if rank == 0 { &[("spins", "3"), ("inline_bytes", "0")] } else { &[] };
+    let own: &[_] = if rank == 0 { &[("spins", "3"), ("inline_bytes", "0"), ("stream_bytes", "0")] } else { &[] };
     let other = world("of different patience".to_owned(), own).unwrap();
     other.run(&Invocation::new(Call::Barrier, &[], &[])).unwrap();
     while !other.shutdown(Duration::from_secs(1)).unwrap() {}

@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="A size is the bytes of the tensor that a rank passes in: of all_gather and gather the input, of "
         "reduce_scatter and scatter the output, of all_to_all the whole input. Times are of the slowest rank. algbw "
         "and busbw are as in NVIDIA's nccl-tests; sendrecv is half a ping-pong, as in the OSU benchmarks. noop is a "
-        "process group that does nothing, in the operations where that is true: what torch itself costs. memcpy is "
+        "process group that does nothing, in the operations where that is true, and in all_to_all with empty tensors: "
+        "what torch itself costs. memcpy is "
         "dst.copy_(src) of as many bytes on every rank at once. `python -m torch_rmpi.bench targets --help`: the "
         "targets that this project is held to.",
     )

@@ -10,7 +10,7 @@ import torch.distributed as dist
 NAMES = ("rmpi", "gloo", "mpi", "ucc", "noop", "memcpy")
 #: What torch's FakeProcessGroup, which is `noop`, really does not do.
 _NOTHING = ("all_reduce", "all_reduce_max", "broadcast", "reduce", "barrier", "sendrecv")
-#: What it copies from input to output at once, which is next to nothing if they are empty. The others it takes apart.
+#: Where all that it does is one copy from input to output: with empty tensors what is left is torch's own.
 _COPIED = ("all_to_all",)
 
 
@@ -20,7 +20,7 @@ def offers(name: str, op: str) -> bool:
 
 
 def size(name: str, op: str, asked: int) -> int:
-    """The bytes to measure it with where `asked` is asked for: what takes no time by size is measured without it."""
+    """The bytes of the tensors that stand for `asked`."""
     return 0 if name == "noop" and op in _COPIED else asked
 
 

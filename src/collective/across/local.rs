@@ -76,7 +76,9 @@ impl Across {
             let write = |slots: Slots<'_>| {
                 if longest > 0 {
                     let payload = slots.own(range(own, index).len());
-                    pieces(&chains[own], range(own, index), |view, at| payload.slice(at).copy_from(&view));
+                    pieces(&chains[own], range(own, index), |view, at| {
+                        self.node.show(&payload.slice(at), &view, false);
+                    });
                 }
             };
             let is_last = index + 1 == rounds;
@@ -124,7 +126,7 @@ impl Across {
                 let payload = slots.own(shown);
                 for slice in (0..slices.len()).filter(|&slice| place_of(slice) != own) {
                     let piece = slices[slice].slice(range(slice, index));
-                    payload.slice(slice * chunk..slice * chunk + piece.len()).copy_from(&piece);
+                    self.node.show(&payload.slice(slice * chunk..slice * chunk + piece.len()), &piece, false);
                 }
             };
             let slots = self.round(write, Place::Within).await?;
@@ -166,7 +168,7 @@ impl Across {
                 let payload = slots.own(shown);
                 for peer in self.node.peers() {
                     let piece = piece(&inputs[peer], index);
-                    payload.slice(peer * chunk..peer * chunk + piece.len()).copy_from(&piece);
+                    self.node.show(&payload.slice(peer * chunk..peer * chunk + piece.len()), &piece, false);
                 }
             };
             let slots = self.round(write, Place::Within).await?;

@@ -55,23 +55,24 @@ fn contributions(slots: Slots<'_>, own: &View) -> PerRank {
 }
 
 /// Shows this rank's slice of the result; everybody's input is in the slots of the round before, one's own is `piece`.
-/// The slice is in its place in `output`, too, if this rank takes the result.
+/// `output`: if this rank takes the result.
 fn reduce_slice(slots: Slots<'_>, piece: &View, output: Option<View>, reduction: &Reduction) {
     let range = part(piece.len(), reduction.dtype().size(), slots.size(), slots.rank());
     let inputs: PerRank =
         contributions(slots.previous(), piece).iter().map(|input| input.slice(range.clone())).collect();
     let shown = slots.own(range.len());
-    let reduced = output.map_or(shown, |output| output.slice(range));
-    let result = reduction.reduce(&reduced, &inputs);
+    // A kernel writes through the caches.
+    let detour = output.filter(|_| slots.node.shows_past_caches(range.len())).map(|output| output.slice(range));
+    let result = reduction.reduce(&detour.unwrap_or(shown), &inputs);
     debug_assert!(result.is_ok(), "slices of one length, apart from each other: {result:?}");
-    if output.is_some() {
+    if let Some(reduced) = detour {
         slots.node.show(&shown, &reduced, false);
     }
 }
 
-/// Takes the others' slices of the result.
+/// Takes everybody's slice of the result.
 fn collect_slices(slots: Slots<'_>, output: &View, reduction: &Reduction) {
-    for rank in slots.node.peers() {
+    for rank in slots.node.peers().chain([slots.rank()]) {
         let range = part(output.len(), reduction.dtype().size(), slots.size(), rank);
         output.slice(range.clone()).copy_from(&slots.of(rank, range.len()));
     }

@@ -191,10 +191,10 @@ fn publish(slots: Slots<'_>, invocation: &Invocation<'_>, index: u64) {
         Call::Broadcast { root } => broadcast::publish(slots, index, &only(outputs), *root),
         Call::AllReduce(reduction) => {
             all_reduce::publish(slots, index, &only(inputs), Some(&only(outputs)), reduction);
-        },
+        }
         Call::Reduce { root, reduction } => {
             reduce::publish(slots, index, &only(inputs), &only(outputs), *root, reduction);
-        },
+        }
         Call::AllGather => all_gather::publish(slots, index, &only(inputs)),
         Call::Gather { root } => gather::publish(slots, index, &only(inputs), outputs, *root),
         Call::Scatter { root } => scatter::publish(slots, index, inputs, *root),

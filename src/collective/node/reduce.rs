@@ -8,14 +8,7 @@ use crate::reduce::Reduction;
 
 pub(super) use super::all_reduce::rounds;
 
-pub(super) fn publish(
-    slots: Slots<'_>,
-    index: u64,
-    input: &View,
-    output: &View,
-    root: usize,
-    reduction: &Reduction,
-) {
+pub(super) fn publish(slots: Slots<'_>, index: u64, input: &View, output: &View, root: usize, reduction: &Reduction) {
     let output = (slots.rank() == root).then_some(output);
     if output.is_none() || all_reduce::is_divided(slots, input.len()) {
         all_reduce::publish(slots, index, input, output, reduction);

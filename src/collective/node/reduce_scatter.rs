@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::memory::{Scratch, View};
 use crate::reduce::Reduction;
 
-/// Bytes that are reduced before they are streamed: the first cache holds them. Whole elements.
+/// Bytes that are reduced before they are streamed: the first cache holds them. Every element's size divides it.
 const BLOCK: usize = 8 << 10;
 
 fn blocks<'a>(slots: Slots<'a>, sender: usize, inputs: &[View]) -> Blocks<'a> {
@@ -55,7 +55,8 @@ pub(super) fn consume(
     Ok(reduction.reduce(&piece, &contributions)?)
 }
 
-/// Reduces block by block, and streams each into the output.
+/// Reduces block by block, and streams each into the output. That may be this rank's own block of the input: of each
+/// part, all inputs are read first.
 fn reduce_past_caches(reduction: &Reduction, output: &View, inputs: &[View]) -> Result<()> {
     let mut memory = Scratch::new(BLOCK.min(output.len()));
     for start in (0..output.len()).step_by(BLOCK) {

@@ -131,17 +131,20 @@ def _calibrate(training: Training, scale: Scale, tick: Callable[[], None]) -> in
 def measure(scale: Scale, progress: Progress) -> Measured:
     """Finds the number of tokens, then measures steps with each backend and with none, in turn.
 
-    If Gloo's share has come out too far off, again with another number: the attempt where it was the closest counts.
+    If Gloo's share has come out too far off, again with another number: the attempt where it was the closest counts,
+    whatever rmpi's times are.
     """
     training = Training(_QUICK_SHAPE if scale.quick else _SHAPE)
     tries = _TRIES * 2 * _TRY_ROUNDS
-    progress.expect(tries + _ATTEMPTS * len(_STEPS) * scale.rounds)
+    turns = len(_STEPS) * scale.rounds
+    progress.expect(tries + turns)
     progress.text = "length of sequences"
     tokens = _FIRST_TOKENS if scale.quick else _calibrate(training, scale, progress.tick)
     attempts: list[dict[str, float]] = []
     for attempt in range(1 if scale.quick else _ATTEMPTS):
         # It may have taken fewer tries.
-        progress.done = tries + attempt * len(_STEPS) * scale.rounds
+        progress.expect(tries + (attempt + 1) * turns)
+        progress.done = tries + attempt * turns
         progress.text = f"training, {tokens} tokens"
         longer = 1 if scale.quick else _LONGER
         times = _times(training.steps(tokens), longer * scale.seconds, scale.rounds, progress.tick)
@@ -149,7 +152,8 @@ def measure(scale: Scale, progress: Progress) -> Measured:
         if _off(times) <= _BAND:
             break
         tokens = next_tokens(tokens, times["silent"], times["gloo"])
-    return Measured(values={**min(attempts, key=_off), "parameters": training.parameters})
+    best = min(attempts, key=_off)
+    return Measured(values={**best, "parameters": training.parameters})
 
 
 def _detail(measured: Measured) -> str:
@@ -167,7 +171,8 @@ def _unfit(measured: Measured) -> str:
     is_easier = _waiting(measured.values) > _WAITING
     if _off(measured.values) <= _BAND or is_easier != _GOAL.met(_speedup(measured)):
         return ""
-    return f"Gloo waits for {100 * _waiting(measured.values):.0f} % of its step, not for {100 * _WAITING:.0f} +- {100 * _BAND:.0f} %"
+    share = 100 * _waiting(measured.values)
+    return f"Gloo waits for {share:.0f} % of its step, not for {100 * _WAITING:.0f} +- {100 * _BAND:.0f} %"
 
 
 def _shares(measured: Measured) -> str:

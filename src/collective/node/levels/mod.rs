@@ -166,7 +166,7 @@ impl<'a> Levels<'a> {
         let memory = of(self.slots, self.slots.rank());
         let mut start = 0;
         for part in self.parts(index) {
-            memory.slice(start..start + part.len()).copy_from(&part);
+            self.slots.node.show(&memory.slice(start..start + part.len()), &part, false);
             start += part.len();
         }
     }

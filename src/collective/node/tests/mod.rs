@@ -84,7 +84,12 @@ fn nodes(size: usize, capacity: usize) -> Vec<Arc<Node>> {
 
 /// As [`nodes`]; by chance the ranks copy straight from each other's memory, and by chance one of them cannot.
 fn any_nodes(size: usize, capacity: usize, seed: u64) -> Vec<Arc<Node>> {
-    let mut nodes = Node::simulated(size, capacity);
+    let nodes = Node::simulated(size, capacity).into_iter();
+    let mut nodes: Vec<_> = match seed % 5 {
+        0 | 1 => nodes.map(|node| node.streaming_from(Some(seed as usize % 200))).collect(),
+        2 => nodes.map(|node| node.streaming_from(None)).collect(),
+        _ => nodes.collect(),
+    };
     if seed.is_multiple_of(3) {
         return nodes.into_iter().map(Arc::new).collect();
     }
