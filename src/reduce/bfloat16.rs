@@ -60,9 +60,10 @@ pub(super) use x86::Avx512Bf16;
 #[rustversion::since(1.89)]
 mod x86 {
     use std::arch::x86_64::{
-        __m512i, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_mask_test_epi32_mask, _mm512_permutexvar_epi16, _mm512_set1_epi32,
-        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_testn_epi32_mask,
+        __m512, __m512i, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh,
+        _mm512_fpclass_ps_mask, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_test_epi32_mask,
+        _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+        _mm512_testn_epi32_mask,
     };
     use std::mem::transmute;
     use std::ptr;
@@ -140,14 +141,30 @@ mod x86 {
         Portable.narrow_words(&halves, words);
     }
 
+    /// Whether one is a denormal number, though the thread may take them for 0.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    #[inline(always)]
+    unsafe fn has_denormal(values: __m512) -> bool {
+        const EXPONENT: i32 = 0x7f80_0000;
+        const FRACTION: i32 = 0x007f_ffff;
+        // SAFETY: so the caller says.
+        unsafe {
+            let bits = _mm512_castps_si512(values);
+            let without_exponent = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(EXPONENT));
+            _mm512_mask_test_epi32_mask(without_exponent, bits, _mm512_set1_epi32(FRACTION)) != 0
+        }
+    }
+
     /// False, with nothing done, if one is a denormal number, which the instruction takes for 0.
     ///
     /// # Safety
     /// The processor must have the instructions.
     #[inline(always)]
     unsafe fn narrow(halves: &Halves<f32>, words: &mut Unaligned<Words<bf16>>) -> bool {
-        const EXPONENT: i32 = 0x7f80_0000;
-        const FRACTION: i32 = 0x007f_ffff;
+        /// Denormal, and 0 of either sign, as which denormal numbers count where a thread takes them for 0.
+        const SMALL: i32 = 0x20 | 0x02 | 0x04;
         /// The instruction puts all upper halves after all lower ones.
         const PLACES: [u16; 2 * WORDS] = {
             let mut places = [0; 2 * WORDS];
@@ -161,13 +178,8 @@ mod x86 {
         // SAFETY: as above; and all bits are valid for either vector type.
         unsafe {
             let [lower, upper] = [_mm512_loadu_ps(halves[0].as_ptr()), _mm512_loadu_ps(halves[1].as_ptr())];
-            // As integers: where a thread takes denormal numbers for 0, there are none for an instruction of floats.
-            let denormal = |values| {
-                let bits = _mm512_castps_si512(values);
-                let without_exponent = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(EXPONENT));
-                _mm512_mask_test_epi32_mask(without_exponent, bits, _mm512_set1_epi32(FRACTION))
-            };
-            if denormal(lower) | denormal(upper) != 0 {
+            let is_small = _mm512_fpclass_ps_mask::<SMALL>(lower) | _mm512_fpclass_ps_mask::<SMALL>(upper);
+            if is_small != 0 && (has_denormal(lower) || has_denormal(upper)) {
                 return false;
             }
             let narrowed: __m512i = transmute(_mm512_cvtne2ps_pbh(upper, lower));

@@ -22,8 +22,8 @@ pub enum Setting {
     InlineBytes,
     /// Up to so many bytes, every rank of a node does the whole of a reduction.
     DivideBytes,
-    /// From so many bytes on, an operation within a node writes past the caches what it does not read again; at the
-    /// largest value nothing ever goes past them.
+    /// From so many bytes on, an operation within a node that only moves data writes past the caches; at the largest
+    /// value nothing ever goes past them.
     StreamBytes,
     /// Up to so many bytes, only the leaders of nodes exchange the data of a group that spans nodes.
     LeaderBytes,

@@ -3,11 +3,8 @@
 use super::blocks::{Blocks, packed, write_table};
 use super::slots::{PerRank, Slots};
 use crate::error::Result;
-use crate::memory::{Scratch, View};
+use crate::memory::View;
 use crate::reduce::Reduction;
-
-/// Bytes that are reduced before they are streamed: the first cache holds them. Every element's size divides it.
-const BLOCK: usize = 8 << 10;
 
 fn blocks<'a>(slots: Slots<'a>, sender: usize, inputs: &[View]) -> Blocks<'a> {
     // All ranks have the same lengths (see `agreement`).
@@ -48,23 +45,5 @@ pub(super) fn consume(
     if piece.is_empty() {
         return Ok(());
     }
-    let piece = output.slice(piece);
-    if slots.node.is_long(output.len()) {
-        return reduce_past_caches(reduction, &piece, &contributions);
-    }
-    Ok(reduction.reduce(&piece, &contributions)?)
-}
-
-/// Reduces block by block, and streams each into the output. That may be this rank's own block of the input: of each
-/// part, all inputs are read first.
-fn reduce_past_caches(reduction: &Reduction, output: &View, inputs: &[View]) -> Result<()> {
-    let mut memory = Scratch::new(BLOCK.min(output.len()));
-    for start in (0..output.len()).step_by(BLOCK) {
-        let range = start..(start + BLOCK).min(output.len());
-        let block = memory.view().slice(0..range.len());
-        let inputs: PerRank = inputs.iter().map(|input| input.slice(range.clone())).collect();
-        reduction.reduce(&block, &inputs)?;
-        output.slice(range).stream_from(&block);
-    }
-    Ok(())
+    Ok(reduction.reduce(&output.slice(piece), &contributions)?)
 }
