@@ -214,6 +214,18 @@ def test_the_floor_is_that_of_the_operation():
     assert target.detail(Measured(times)).startswith("all_to_all 8 B: rmpi 12.0 us, the floor 9.0 us")
 
 
+def test_the_lead_over_mpi_in_c_is_also_told_with_the_floor():
+    times = [
+        summarize(op, "float32", 1 << 16, backend, 2, [1000 * microseconds])
+        for op, each in (("all_reduce", (20, 8, 16)), ("broadcast", (14, 6, 7)))
+        for backend, microseconds in zip(("rmpi", "noop", mpi_program.MPI), each, strict=True)
+    ]
+    alone, both = (target for target in baseline.FAMILY.targets if target.what.startswith("from 64 KiB up"))
+    assert alone.value(Measured(times)) == pytest.approx(7 / 14)
+    assert both.value(Measured(times)) == pytest.approx(13 / 14)
+    assert both.detail(Measured(times)) == "broadcast 64 KiB: rmpi 14.0 us, MPI in C 7.0 us, the floor 6.0 us"
+
+
 def test_the_number_of_tokens_follows_the_share_that_gloo_waits():
     # It waits for 40 %: nothing to change.
     assert training.next_tokens(48, silent=60, gloo=100) == 48
