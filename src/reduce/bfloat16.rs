@@ -16,8 +16,11 @@ pub(super) type Halves<A> = [[A; WORDS]; 2];
 
 /// How the kernels of one set of instructions convert bfloat16. By default as every processor can.
 pub(super) trait BFloat16Conversion: Copy {
-    /// Whether this is faster than loops that the compiler makes of the conversion of single elements.
-    const IS_FASTER: bool = false;
+    /// Whether this gives the same as loops that the compiler makes of the conversion of single elements, and is faster.
+    #[inline(always)]
+    fn is_better(self) -> bool {
+        false
+    }
 
     /// The same values as float32.
     #[inline(always)]
@@ -59,11 +62,11 @@ pub(super) use x86::Avx512Bf16;
 #[cfg(target_arch = "x86_64")]
 #[rustversion::since(1.89)]
 mod x86 {
+    use std::arch::asm;
     use std::arch::x86_64::{
-        __m512, __m512i, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh,
-        _mm512_fpclass_ps_mask, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_test_epi32_mask,
-        _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
-        _mm512_testn_epi32_mask,
+        __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_fpclass_ps_mask, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_storeu_ps,
+        _mm512_storeu_si512,
     };
     use std::mem::transmute;
     use std::ptr;
@@ -100,7 +103,16 @@ mod x86 {
     }
 
     impl BFloat16Conversion for Avx512Bf16 {
-        const IS_FASTER: bool = true;
+        /// Not where the thread takes denormal numbers for 0: then none would be found.
+        #[inline(always)]
+        fn is_better(self) -> bool {
+            const DENORMALS_ARE_ZERO: u32 = 1 << 6;
+            let mut control = 0_u32;
+            // SAFETY: stores the control and status register of floats, which every processor of the architecture has,
+            // into the variable.
+            unsafe { asm!("stmxcsr [{}]", in(reg) &mut control, options(nostack, preserves_flags)) };
+            control & DENORMALS_ARE_ZERO == 0
+        }
 
         #[inline(always)]
         fn widen_words(self, words: &Words<bf16>) -> Halves<f32> {
@@ -141,30 +153,13 @@ mod x86 {
         Portable.narrow_words(&halves, words);
     }
 
-    /// Whether one is a denormal number, though the thread may take them for 0.
-    ///
-    /// # Safety
-    /// The processor must have the instructions.
-    #[inline(always)]
-    unsafe fn has_denormal(values: __m512) -> bool {
-        const EXPONENT: i32 = 0x7f80_0000;
-        const FRACTION: i32 = 0x007f_ffff;
-        // SAFETY: so the caller says.
-        unsafe {
-            let bits = _mm512_castps_si512(values);
-            let without_exponent = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(EXPONENT));
-            _mm512_mask_test_epi32_mask(without_exponent, bits, _mm512_set1_epi32(FRACTION)) != 0
-        }
-    }
-
     /// False, with nothing done, if one is a denormal number, which the instruction takes for 0.
     ///
     /// # Safety
     /// The processor must have the instructions.
     #[inline(always)]
     unsafe fn narrow(halves: &Halves<f32>, words: &mut Unaligned<Words<bf16>>) -> bool {
-        /// Denormal, and 0 of either sign, as which denormal numbers count where a thread takes them for 0.
-        const SMALL: i32 = 0x20 | 0x02 | 0x04;
+        const DENORMAL: i32 = 0x20;
         /// The instruction puts all upper halves after all lower ones.
         const PLACES: [u16; 2 * WORDS] = {
             let mut places = [0; 2 * WORDS];
@@ -178,8 +173,7 @@ mod x86 {
         // SAFETY: as above; and all bits are valid for either vector type.
         unsafe {
             let [lower, upper] = [_mm512_loadu_ps(halves[0].as_ptr()), _mm512_loadu_ps(halves[1].as_ptr())];
-            let is_small = _mm512_fpclass_ps_mask::<SMALL>(lower) | _mm512_fpclass_ps_mask::<SMALL>(upper);
-            if is_small != 0 && (has_denormal(lower) || has_denormal(upper)) {
+            if _mm512_fpclass_ps_mask::<DENORMAL>(lower) | _mm512_fpclass_ps_mask::<DENORMAL>(upper) != 0 {
                 return false;
             }
             let narrowed: __m512i = transmute(_mm512_cvtne2ps_pbh(upper, lower));

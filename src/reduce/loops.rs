@@ -33,7 +33,7 @@ pub(super) fn reduce<E: Element<A>, A: Copy + Default, O: Operation<A>>(
             if !E::PAIRS {
                 return combine(&all, combined);
             }
-            let all = if is_faster(conversion) { combine_words::<E, A, O>(conversion, operation, all) } else { all };
+            let all = if conversion.is_better() { combine_words::<E, A, O>(conversion, operation, all) } else { all };
             let pairs = |left: [E; 2], right: [E; 2]| [combined(left[0], right[0]), combined(left[1], right[1])];
             combine(&combine_whole(all, pairs), combined);
         }
@@ -96,12 +96,6 @@ fn combined<A: Copy, O: Operation<A>>(operation: O, left: [A; WORDS], right: [A;
         *result = operation.finish(operation.combine(operation.load(*result), operation.load(right)));
     }
     result
-}
-
-/// See [`BFloat16Conversion::IS_FASTER`].
-#[inline(always)]
-fn is_faster<C: BFloat16Conversion>(_: C) -> bool {
-    C::IS_FASTER
 }
 
 /// Two inputs and the output, which may be the memory of either.
