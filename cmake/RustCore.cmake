@@ -18,7 +18,8 @@ if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/Cargo.lock")
 endif()
 
 # Cargo alone knows what must be rebuilt. It runs at every build, takes a moment when nothing changed, and then leaves
-# its outputs untouched, so that nothing is linked again.
+# its outputs untouched, so that nothing is linked again. The header is named: C++ that includes it is compiled again in the
+# same build when it changes.
 set(_core_library "${RMPI_CARGO_DIR}/release/librmpi.a")
 set(_core_headers "${RMPI_CARGO_DIR}/cxxbridge")
 add_custom_target(
@@ -27,7 +28,7 @@ add_custom_target(
     "${CMAKE_COMMAND}" -E env "MPICC=${RMPI_MPICC_FOUND}" "CARGO_TARGET_DIR=${RMPI_CARGO_DIR}"
     "RMPI_PYTHON=${Python_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/cargo.sh" build --release --lib --features bridge
     ${_locked}
-  BYPRODUCTS "${_core_library}"
+  BYPRODUCTS "${_core_library}" "${_core_headers}/torch-rmpi/src/bridge.rs.h"
   WORKING_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}"
   COMMENT "Building the Rust core"
   USES_TERMINAL VERBATIM)

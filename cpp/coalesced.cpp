@@ -15,12 +15,12 @@ using Batch = c10::intrusive_ptr<WorkRMPI>;
 
 WorkPtr ProcessGroupRMPI::allreduce_coalesced(std::vector<at::Tensor>& tensors,
                                               const c10d::AllreduceCoalescedOptions& opts) {
-  const auto check = core_->check("all_reduce_coalesced");
+  const auto check = core().check("all_reduce_coalesced");
   check.same_length("the tensor list", tensors.size(), "itself", tensors.size());
   for (const auto& tensor : tensors) check.output("a tensor", tensor);
   const auto op = reduction("all_reduce_coalesced", opts.reduceOp, tensors);
 
-  return core_->coalesce(OpType::ALLREDUCE_COALESCED, "rmpi:all_reduce", tensors, opts.asyncOp,
+  return core().coalesce(OpType::ALLREDUCE_COALESCED, "rmpi:all_reduce", tensors, opts.asyncOp,
                          [&](const Batch& batch) {
                            for (const auto& tensor : tensors) {
                              Launch launch(Operation::AllReduce, OpType::ALLREDUCE, nullptr, opts.timeout, true);
@@ -31,7 +31,7 @@ WorkPtr ProcessGroupRMPI::allreduce_coalesced(std::vector<at::Tensor>& tensors,
                              const auto region = write_region(launch.staging.in_place(tensor));
                              launch.inputs.push_back(region);
                              launch.outputs.push_back(region);
-                             core_->issue(std::move(launch));
+                             core().issue(std::move(launch));
                            }
                          });
 }
@@ -39,7 +39,7 @@ WorkPtr ProcessGroupRMPI::allreduce_coalesced(std::vector<at::Tensor>& tensors,
 WorkPtr ProcessGroupRMPI::allgather_coalesced(std::vector<std::vector<at::Tensor>>& output_lists,
                                               std::vector<at::Tensor>& inputs, const c10d::AllgatherOptions& opts) {
   // output_lists[rank][index] receives that rank's inputs[index].
-  const auto check = core_->check("all_gather_coalesced");
+  const auto check = core().check("all_gather_coalesced");
   TORCH_CHECK_VALUE(output_lists.size() == static_cast<std::size_t>(size_),
                     "rmpi: all_gather_coalesced: there must be "
                     "one output list for each of the ",
@@ -56,7 +56,7 @@ WorkPtr ProcessGroupRMPI::allgather_coalesced(std::vector<std::vector<at::Tensor
     check.same_shape("this rank's output", output_lists[rank_][index], "its input", inputs[index]);
   }
 
-  return core_->coalesce(OpType::ALLGATHER_COALESCED, "rmpi:all_gather", inputs, opts.asyncOp, [&](const Batch& batch) {
+  return core().coalesce(OpType::ALLGATHER_COALESCED, "rmpi:all_gather", inputs, opts.asyncOp, [&](const Batch& batch) {
     for (const auto index : c10::irange(inputs.size())) {
       Launch launch(Operation::AllGather, OpType::ALLGATHER, nullptr, opts.timeout, true);
       launch.batch = batch;
@@ -66,7 +66,7 @@ WorkPtr ProcessGroupRMPI::allgather_coalesced(std::vector<std::vector<at::Tensor
         launch.give(outputs[index]);
         launch.outputs.push_back(write_region(launch.staging.output(outputs[index])));
       }
-      core_->issue(std::move(launch));
+      core().issue(std::move(launch));
     }
   });
 }
@@ -74,7 +74,7 @@ WorkPtr ProcessGroupRMPI::allgather_coalesced(std::vector<std::vector<at::Tensor
 WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE_COALESCED(std::vector<at::Tensor>& outputs,
                                                                  std::vector<at::Tensor>& inputs,
                                                                  const c10d::AllgatherOptions& opts) {
-  const auto check = core_->check("all_gather_single_coalesced");
+  const auto check = core().check("all_gather_single_coalesced");
   check.same_length("the input list", inputs.size(), "the output list", outputs.size());
   for (const auto index : c10::irange(inputs.size())) {
     check.input("an input", inputs[index]);
@@ -83,7 +83,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE_COALESCED(std::vector<at:
     check.holds_all_parts("the output", outputs[index], "its input", inputs[index]);
   }
 
-  return core_->coalesce(OpType::COALESCED, "rmpi:all_gather", inputs, opts.asyncOp, [&](const Batch& batch) {
+  return core().coalesce(OpType::COALESCED, "rmpi:all_gather", inputs, opts.asyncOp, [&](const Batch& batch) {
     for (const auto index : c10::irange(inputs.size())) {
       Launch launch(Operation::AllGather, OpType::_ALLGATHER_BASE, nullptr, opts.timeout, true);
       launch.batch = batch;
@@ -91,7 +91,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE_COALESCED(std::vector<at:
       launch.give(outputs[index]);
       launch.inputs.push_back(read_region(launch.staging.input(inputs[index])));
       launch.outputs = split_region(write_region(launch.staging.output(outputs[index])), size_);
-      core_->issue(std::move(launch));
+      core().issue(std::move(launch));
     }
   });
 }
@@ -99,7 +99,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE_COALESCED(std::vector<at:
 WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE_COALESCED(std::vector<at::Tensor>& outputs,
                                                                      std::vector<at::Tensor>& inputs,
                                                                      const c10d::ReduceScatterOptions& opts) {
-  const auto check = core_->check("reduce_scatter_single_coalesced");
+  const auto check = core().check("reduce_scatter_single_coalesced");
   check.same_length("the input list", inputs.size(), "the output list", outputs.size());
   for (const auto index : c10::irange(inputs.size())) {
     check.input("an input", inputs[index]);
@@ -109,7 +109,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE_COALESCED(std::vector
   }
   const auto op = reduction("reduce_scatter_single_coalesced", opts.reduceOp, outputs);
 
-  return core_->coalesce(
+  return core().coalesce(
       OpType::REDUCE_SCATTER_TENSOR_COALESCED, "rmpi:reduce_scatter", inputs, opts.asyncOp, [&](const Batch& batch) {
         for (const auto index : c10::irange(inputs.size())) {
           Launch launch(Operation::ReduceScatter, OpType::_REDUCE_SCATTER_BASE, nullptr, opts.timeout, true);
@@ -119,7 +119,7 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE_COALESCED(std::vector
           launch.give(outputs[index]);
           launch.inputs = split_region(read_region(launch.staging.input(inputs[index])), size_);
           launch.outputs.push_back(write_region(launch.staging.output(outputs[index])));
-          core_->issue(std::move(launch));
+          core().issue(std::move(launch));
         }
       });
 }

@@ -10,7 +10,7 @@ using c10d::OpType;
 using WorkPtr = c10::intrusive_ptr<c10d::Work>;
 
 WorkPtr ProcessGroupRMPI::broadcast(std::vector<at::Tensor>& tensors, const c10d::BroadcastOptions& opts) {
-  const auto check = core_->check("broadcast");
+  const auto check = core().check("broadcast");
   const auto& tensor = check.single("tensors", tensors);
   check.root(opts.rootRank, opts.rootTensor);
   const bool is_root = opts.rootRank == rank_;
@@ -24,11 +24,11 @@ WorkPtr ProcessGroupRMPI::broadcast(std::vector<at::Tensor>& tensors, const c10d
   launch.give(tensors);
   launch.outputs.push_back(is_root ? read_region(launch.staging.input(tensor))
                                    : write_region(launch.staging.output(tensor)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::allreduce(std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& opts) {
-  const auto check = core_->check("all_reduce");
+  const auto check = core().check("all_reduce");
   const auto& tensor = check.single("tensors", tensors);
   if (tensor.defined() && tensor.layout() == at::kSparse) return allreduce_sparse(tensors, opts);
   check.output("the tensor", tensor);
@@ -41,11 +41,11 @@ WorkPtr ProcessGroupRMPI::allreduce(std::vector<at::Tensor>& tensors, const c10d
   const auto region = write_region(launch.staging.in_place(tensor));
   launch.inputs.push_back(region);
   launch.outputs.push_back(region);
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::reduce(std::vector<at::Tensor>& tensors, const c10d::ReduceOptions& opts) {
-  const auto check = core_->check("reduce");
+  const auto check = core().check("reduce");
   const auto& tensor = check.single("tensors", tensors);
   check.root(opts.rootRank, opts.rootTensor);
   const bool is_root = opts.rootRank == rank_;
@@ -64,12 +64,12 @@ WorkPtr ProcessGroupRMPI::reduce(std::vector<at::Tensor>& tensors, const c10d::R
   } else {
     launch.inputs.push_back(read_region(launch.staging.input(tensor)));
   }
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::allgather(std::vector<std::vector<at::Tensor>>& outputs, std::vector<at::Tensor>& inputs,
                                     const c10d::AllgatherOptions& opts) {
-  const auto check = core_->check("all_gather");
+  const auto check = core().check("all_gather");
   const auto& input = check.single("the input list", inputs);
   const auto& list = check.single_list("the output list", outputs);
   check.input("the input", input);
@@ -83,12 +83,12 @@ WorkPtr ProcessGroupRMPI::allgather(std::vector<std::vector<at::Tensor>>& output
   launch.give(list);
   launch.inputs.push_back(read_region(launch.staging.input(input)));
   for (const auto& output : list) launch.outputs.push_back(write_region(launch.staging.output(output)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE(at::Tensor& output, at::Tensor& input,
                                                        const c10d::AllgatherOptions& opts) {
-  const auto check = core_->check("all_gather_single");
+  const auto check = core().check("all_gather_single");
   check.input("the input", input);
   check.output("the output", output);
   check.same_dtype("the output", output, "the input", input);
@@ -100,12 +100,12 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_GATHER_SINGLE(at::Tensor& output, at::T
   launch.give(output);
   launch.inputs.push_back(read_region(launch.staging.input(input)));
   launch.outputs = split_region(write_region(launch.staging.output(output)), size_);
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::gather(std::vector<std::vector<at::Tensor>>& outputs, std::vector<at::Tensor>& inputs,
                                  const c10d::GatherOptions& opts) {
-  const auto check = core_->check("gather");
+  const auto check = core().check("gather");
   check.root(opts.rootRank);
   const auto& input = check.single("the input list", inputs);
   check.input("the input", input);
@@ -124,11 +124,11 @@ WorkPtr ProcessGroupRMPI::gather(std::vector<std::vector<at::Tensor>>& outputs, 
   launch.call.root = opts.rootRank;
   launch.profiled = inputs;
   launch.inputs.push_back(read_region(launch.staging.input(input)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::gather_single(at::Tensor& output, at::Tensor& input, const c10d::GatherOptions& opts) {
-  const auto check = core_->check("gather_single");
+  const auto check = core().check("gather_single");
   check.root(opts.rootRank);
   check.input("the input", input);
   Launch launch(Operation::Gather, OpType::GATHER, "rmpi:gather", opts.timeout, opts.asyncOp);
@@ -143,12 +143,12 @@ WorkPtr ProcessGroupRMPI::gather_single(at::Tensor& output, at::Tensor& input, c
   launch.call.root = opts.rootRank;
   launch.profiled = input;
   launch.inputs.push_back(read_region(launch.staging.input(input)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::scatter(std::vector<at::Tensor>& outputs, std::vector<std::vector<at::Tensor>>& inputs,
                                   const c10d::ScatterOptions& opts) {
-  const auto check = core_->check("scatter");
+  const auto check = core().check("scatter");
   check.root(opts.rootRank);
   const auto& output = check.single("the output list", outputs);
   check.output("the output", output);
@@ -167,12 +167,12 @@ WorkPtr ProcessGroupRMPI::scatter(std::vector<at::Tensor>& outputs, std::vector<
   launch.call.root = opts.rootRank;
   launch.give(outputs);
   launch.outputs.push_back(write_region(launch.staging.output(output)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::reduce_scatter(std::vector<at::Tensor>& outputs, std::vector<std::vector<at::Tensor>>& inputs,
                                          const c10d::ReduceScatterOptions& opts) {
-  const auto check = core_->check("reduce_scatter");
+  const auto check = core().check("reduce_scatter");
   const auto& output = check.single("the output list", outputs);
   const auto& list = check.single_list("the input list", inputs);
   check.output("the output", output);
@@ -187,12 +187,12 @@ WorkPtr ProcessGroupRMPI::reduce_scatter(std::vector<at::Tensor>& outputs, std::
   launch.give(outputs);
   for (const auto& input : list) launch.inputs.push_back(read_region(launch.staging.input(input)));
   launch.outputs.push_back(write_region(launch.staging.output(output)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE(at::Tensor& output, at::Tensor& input,
                                                            const c10d::ReduceScatterOptions& opts) {
-  const auto check = core_->check("reduce_scatter_single");
+  const auto check = core().check("reduce_scatter_single");
   check.input("the input", input);
   check.output("the output", output);
   check.same_dtype("the input", input, "the output", output);
@@ -206,14 +206,14 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_REDUCE_SCATTER_SINGLE(at::Tensor& output, a
   launch.give(output);
   launch.inputs = split_region(read_region(launch.staging.input(input)), size_);
   launch.outputs.push_back(write_region(launch.staging.output(output)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_TO_ALL_SINGLE(at::Tensor& output, at::Tensor& input,
                                                        std::vector<int64_t>& output_split_sizes,
                                                        std::vector<int64_t>& input_split_sizes,
                                                        const c10d::AllToAllOptions& opts) {
-  const auto check = core_->check("all_to_all_single");
+  const auto check = core().check("all_to_all_single");
   check.input("the input", input);
   check.output("the output", output);
   check.same_dtype("the output", output, "the input", input);
@@ -227,12 +227,12 @@ WorkPtr ProcessGroupRMPI::TORCH_RMPI_ALL_TO_ALL_SINGLE(at::Tensor& output, at::T
   launch.give(output);
   launch.inputs = split_region(read_region(launch.staging.input(input)), input_bytes);
   launch.outputs = split_region(write_region(launch.staging.output(output)), output_bytes);
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::alltoall(std::vector<at::Tensor>& outputs, std::vector<at::Tensor>& inputs,
                                    const c10d::AllToAllOptions& opts) {
-  const auto check = core_->check("all_to_all");
+  const auto check = core().check("all_to_all");
   check.one_per_rank("the input list", inputs);
   check.one_per_rank("the output list", outputs);
   for (const auto& input : inputs) check.input("an input", input);
@@ -247,20 +247,20 @@ WorkPtr ProcessGroupRMPI::alltoall(std::vector<at::Tensor>& outputs, std::vector
   launch.give(outputs);
   for (const auto& input : inputs) launch.inputs.push_back(read_region(launch.staging.input(input)));
   for (const auto& output : outputs) launch.outputs.push_back(write_region(launch.staging.output(output)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 WorkPtr ProcessGroupRMPI::barrier(const c10d::BarrierOptions& opts) {
-  const auto check = core_->check("barrier");
-  return core_->issue(Launch(Operation::Barrier, OpType::BARRIER, "rmpi:barrier", opts.timeout, opts.asyncOp));
+  const auto check = core().check("barrier");
+  return core().issue(Launch(Operation::Barrier, OpType::BARRIER, "rmpi:barrier", opts.timeout, opts.asyncOp));
 }
 
 void ProcessGroupRMPI::monitoredBarrier(const c10d::BarrierOptions& opts, bool wait_all_ranks) {
-  const auto check = core_->check("monitored_barrier");
+  const auto check = core().check("monitored_barrier");
   Launch launch(Operation::MonitoredBarrier, OpType::BARRIER, "rmpi:monitored_barrier", opts.timeout, false);
   launch.call.wait_all_ranks = wait_all_ranks;
   // Also inside startCoalescing: there is no Work to return.
-  core_->issue(std::move(launch))->wait();
+  core().issue(std::move(launch))->wait();
 }
 
 }  // namespace rmpi

@@ -21,23 +21,42 @@ std::uint64_t thread_number() {
 
 rust::Slice<const bridge::Region> as_slice(const Regions& regions) { return {regions.data(), regions.size()}; }
 
+std::optional<Observers::Clock::time_point> time_if_wanted(const Observers& observers) {
+  if (!observers.is_timing()) return std::nullopt;
+  return Observers::Clock::now();
+}
+
 /// A launch on its way into the core. Its Work is made when it is needed: an operation that ends at once has none until
 /// then.
 class Issuing final : public bridge::Issuer {
  public:
-  Issuing(int rank, Launch& launch) : rank_(rank), launch_(launch), is_profiled_(at::hasCallbacks()) {
+  Issuing(int rank, Launch& launch, const std::shared_ptr<Observers>& observers, EphemeralTimeout& ephemeral_timeout)
+      : rank_(rank),
+        launch_(launch),
+        observers_(observers),
+        started_(time_if_wanted(*observers)),
+        is_profiled_(at::hasCallbacks()) {
+    auto [extension, lease] = ephemeral_timeout.extension();
+    launch.call.timeout_extension_ms = extension.count();
+    lease_ = std::move(lease);
+    due_ = observers->report_due();
+    launch.call.reported = due_ != nullptr;
     // The event begins with the Work, and before the core is called: what listens to it may issue operations itself.
     if (is_profiled_) work();
   }
 
-  std::unique_ptr<bridge::Completion> completion() override {
+  std::unique_ptr<bridge::Completion> completion(std::uint64_t sequence_number, std::int64_t timeout_ms) override {
+    work()->set_number(sequence_number, std::chrono::milliseconds(timeout_ms));
     return work()->completion(std::move(launch_.staging), std::move(launch_.epilogue));
   }
 
   const c10::intrusive_ptr<WorkRMPI>& work() {
     if (!work_) {
-      work_ = c10::make_intrusive<WorkRMPI>(rank_, launch_.type, is_profiled_ ? launch_.title : nullptr,
-                                            launch_.profiled, std::move(launch_.results));
+      work_ = c10::make_intrusive<WorkRMPI>(observers_, rank_, launch_.type, is_profiled_ ? launch_.title : nullptr,
+                                            launch_.profiled, std::move(launch_.results), started_);
+      if (lease_) work_->hold(std::move(lease_));
+      if (due_) work_->report_to(std::move(due_));
+      if (launch_.call.operation == bridge::Operation::MonitoredBarrier) work_->leave_group_usable();
     }
     return work_;
   }
@@ -45,7 +64,11 @@ class Issuing final : public bridge::Issuer {
  private:
   const int rank_;
   Launch& launch_;
+  const std::shared_ptr<Observers>& observers_;
+  const std::optional<Observers::Clock::time_point> started_;
   const bool is_profiled_;
+  std::unique_ptr<EphemeralTimeout::Lease> lease_;
+  std::unique_ptr<Observers::Due> due_;
   c10::intrusive_ptr<WorkRMPI> work_;
 };
 
@@ -69,13 +92,18 @@ void Launch::set_reduction(const Reduction& reduction) {
   call.factor = reduction.factor;
 }
 
-ProcessGroupRMPI::Core::Core(rust::Box<bridge::Group> group, int rank, int size)
-    : rank(rank), size(size), group(std::move(group)) {}
+ProcessGroupRMPI::Core::Core(rust::Box<bridge::Group> group, int rank, int size, std::shared_ptr<Observers> observers,
+                             std::shared_ptr<EphemeralTimeout> ephemeral_timeout)
+    : rank(rank),
+      size(size),
+      group(std::move(group)),
+      observers(std::move(observers)),
+      ephemeral_timeout(std::move(ephemeral_timeout)) {}
 
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
   owner.check(launch.title != nullptr ? launch.title : "a process group operation");
   const auto batch = launch.batch ? std::move(launch.batch) : open_batch();
-  Issuing issuing(rank, launch);
+  Issuing issuing(rank, launch, observers, *ephemeral_timeout);
   if (batch) batch->join_batch(*issuing.work());
   launch.call.waits = !launch.async_op && !batch;
   launch.call.batched = batch != nullptr;
@@ -87,14 +115,19 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
       launch.staging.copy_back();
       if (launch.epilogue) launch.epilogue();
     }
+  } catch (const c10::DistBackendError&) {
+    observers->failed();
+    if (batch) batch->member_refused(*issuing.work());
+    throw;
   } catch (...) {
     if (batch) batch->member_refused(*issuing.work());
     throw;
   }
   const auto& work = issuing.work();
-  work->set_issued(issued);
+  if (issued.request != nullptr) work->set_request(issued.request);
   if (batch) batch->member_issued(work);
   if (issued.request == nullptr) {
+    work->set_number(issued.sequence_number, std::chrono::milliseconds(issued.timeout_ms));
     work->finish_at_once(issued.source);
   } else if (!batch && !launch.async_op) {
     work->wait();
@@ -106,8 +139,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
     c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, bool async_op,
     const std::function<void(const c10::intrusive_ptr<WorkRMPI>&)>& issue_all) {
   const auto outer = open_batch();
-  auto work = c10::make_intrusive<WorkRMPI>(rank, type, title, profiled, WorkRMPI::Results());
-  work->open_batch();
+  auto work = make_batch(type, title, profiled);
   if (outer) outer->join_batch(*work);
   try {
     issue_all(work);
@@ -121,6 +153,14 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
   if (outer) outer->member_issued(work);
   work->close_batch();
   if (!outer && !async_op) work->wait();
+  return work;
+}
+
+c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::make_batch(c10d::OpType type, const char* title,
+                                                                c10::ArrayRef<at::Tensor> profiled) {
+  auto work = c10::make_intrusive<WorkRMPI>(observers, rank, type, title, profiled, WorkRMPI::Results(),
+                                            time_if_wanted(*observers));
+  work->open_batch();
   return work;
 }
 
@@ -148,10 +188,7 @@ void ProcessGroupRMPI::Core::start_coalescing() {
   owner.check("startCoalescing");
   // A batch that an exception left open is forgotten; its operations go on by themselves.
   close_batch();
-  auto work = c10::make_intrusive<WorkRMPI>(rank, c10d::OpType::COALESCED, nullptr, at::ArrayRef<at::Tensor>(),
-                                            WorkRMPI::Results());
-  work->open_batch();
-  Batch batch{std::move(work), true};
+  Batch batch{make_batch(c10d::OpType::COALESCED, nullptr, {}), true};
   const std::lock_guard<std::mutex> lock(batches_mutex_);
   // The previous one dies after the lock is free.
   std::swap(batches_[thread_number()], batch);
@@ -166,6 +203,16 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::end_coalescing() {
   auto work = std::move(found->second.work);
   batches_.erase(found);
   return work;
+}
+
+void ProcessGroupRMPI::Core::shutdown() {
+  wait_in_slices(std::nullopt,
+                 [this](std::uint64_t slice) { return call_core([&] { return group->shutdown(slice); }); });
+}
+
+void throw_not_connected() {
+  C10_THROW_ERROR(DistBackendError,
+                  "rmpi: this group was created with enable_reconfigure and has no members; call reconfigure() first.");
 }
 
 ProcessGroupRMPI::Core::Call::Call(Core& core, const char* operation)

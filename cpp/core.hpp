@@ -12,7 +12,9 @@
 #include <torch-rmpi/src/bridge.rs.h>
 #include <torch_rmpi/process_group_rmpi.hpp>
 
+#include "ephemeral_timeout.hpp"
 #include "fork_guard.hpp"
+#include "observers.hpp"
 #include "staging.hpp"
 #include "tensor_check.hpp"
 #include "work_rmpi.hpp"
@@ -45,7 +47,8 @@ struct Launch {
 };
 
 struct ProcessGroupRMPI::Core {
-  Core(rust::Box<bridge::Group> group, int rank, int size);
+  Core(rust::Box<bridge::Group> group, int rank, int size, std::shared_ptr<Observers> observers,
+       std::shared_ptr<EphemeralTimeout> ephemeral_timeout);
 
   /// The checks of one call. If the call throws, the batch that startCoalescing opened on this thread takes no more:
   /// endCoalescing gives what is in it.
@@ -70,6 +73,9 @@ struct ProcessGroupRMPI::Core {
                                         bool async_op,
                                         const std::function<void(const c10::intrusive_ptr<WorkRMPI>&)>& issue_all);
 
+  /// Waits for pending operations and gives the communicators back, as ProcessGroupRMPI::shutdown.
+  void shutdown();
+
   void start_coalescing();
   c10::intrusive_ptr<WorkRMPI> end_coalescing();
 
@@ -77,8 +83,11 @@ struct ProcessGroupRMPI::Core {
   const int rank;
   const int size;
   rust::Box<bridge::Group> group;
+  const std::shared_ptr<Observers> observers;
+  const std::shared_ptr<EphemeralTimeout> ephemeral_timeout;
 
  private:
+  c10::intrusive_ptr<WorkRMPI> make_batch(c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled);
   c10::intrusive_ptr<WorkRMPI> open_batch();
   /// Closes this thread's batch, if one is open.
   void close_batch();
@@ -96,5 +105,13 @@ struct ProcessGroupRMPI::Core {
   std::mutex batches_mutex_;
   std::unordered_map<std::uint64_t, Batch> batches_;
 };
+
+/// Out of the way of every operation.
+[[noreturn]] void throw_not_connected();
+
+inline ProcessGroupRMPI::Core& ProcessGroupRMPI::core() const {
+  if (C10_UNLIKELY(!core_)) throw_not_connected();
+  return *core_;
+}
 
 }  // namespace rmpi

@@ -55,8 +55,10 @@ void let_returned_threads_arrive() {
   std::this_thread::sleep_until(last + kArrival);
 }
 
+bool is_interpreter_ending() { return others_stay.load(); }
+
 void stay_if_ending() {
-  if (!others_stay.load() || pthread_self() == main_thread.load(std::memory_order_relaxed)) return;
+  if (!is_interpreter_ending() || pthread_self() == main_thread.load(std::memory_order_relaxed)) return;
   while (true) pause();
 }
 

@@ -23,6 +23,9 @@ void keep_other_threads_waiting();
 /// returned, else not at all.
 void let_returned_threads_arrive();
 
+/// Whether keep_other_threads_waiting() has been called: nothing that may belong to the interpreter runs any more.
+bool is_interpreter_ending();
+
 /// Does nothing on a thread that may go back to whoever called; on others it never returns.
 void stay_if_ending();
 

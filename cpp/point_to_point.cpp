@@ -12,7 +12,7 @@ constexpr std::int64_t kAnySource = -1;
 }  // namespace
 
 c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::send(std::vector<at::Tensor>& tensors, int destination, int tag) {
-  const auto check = core_->check("send");
+  const auto check = core().check("send");
   const auto& tensor = check.single("tensors", tensors);
   check.input("the tensor", tensor);
   check.peer("destination", destination);
@@ -24,7 +24,7 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::send(std::vector<at::Tensor>& t
   launch.call.tag = tag;
   launch.profiled = tensors;
   launch.inputs.push_back(read_region(launch.staging.input(tensor)));
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 namespace {
@@ -48,14 +48,14 @@ Launch receive(const Check& check, const std::vector<at::Tensor>& tensors, std::
 }  // namespace
 
 c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::recv(std::vector<at::Tensor>& tensors, int source, int tag) {
-  const auto check = core_->check("recv");
+  const auto check = core().check("recv");
   check.peer("source", source);
-  return core_->issue(receive(check, tensors, source, tag, c10d::OpType::RECV, "rmpi:recv"));
+  return core().issue(receive(check, tensors, source, tag, c10d::OpType::RECV, "rmpi:recv"));
 }
 
 c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::recvAnysource(std::vector<at::Tensor>& tensors, int tag) {
-  const auto check = core_->check("recv from any source");
-  return core_->issue(receive(check, tensors, kAnySource, tag, c10d::OpType::RECVANYSOURCE, "rmpi:recvAnySource"));
+  const auto check = core().check("recv from any source");
+  return core().issue(receive(check, tensors, kAnySource, tag, c10d::OpType::RECVANYSOURCE, "rmpi:recvAnySource"));
 }
 
 }  // namespace rmpi

@@ -40,6 +40,11 @@ std::vector<Setting> listed(const rust::Vec<bridge::Setting>& settings) {
   return list;
 }
 
+std::uint64_t next_instance() {
+  static std::atomic<std::uint64_t> next{0};
+  return next.fetch_add(1, std::memory_order_relaxed);
+}
+
 rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                       const ProcessGroupRMPI::Options& options) {
   // What is wrong with the settings is said before the others are met, who would wait for this rank.
@@ -47,7 +52,8 @@ rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& sto
   // MPI_Init may wait for every process of the job. Here is known who is missing.
   meet(store, rank, size, options.timeout, options.group_name);
   start(options.timeout);
-  const auto address = call_core([] { return std::string(bridge::local_address()); });
+  const auto address =
+      call_core([&] { return std::string(bridge::local_address(rust::String::lossy(options.group_name))); });
   const auto addresses = exchange_addresses(*store, address, rank, size, options.timeout, options.group_name);
   bridge::GroupOptions group_options;
   group_options.name = rust::String::lossy(options.group_name);
@@ -71,18 +77,38 @@ c10::intrusive_ptr<c10d::Backend::Options> ProcessGroupRMPI::Options::clone() co
 
 ProcessGroupRMPI::ProcessGroupRMPI(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                    c10::intrusive_ptr<Options> options)
-    : c10d::Backend(rank, size), options_(std::move(options)) {
+    : c10d::Backend(rank, size),
+      store_(store),
+      options_(std::move(options)),
+      instance_(next_instance()),
+      observers_(std::make_shared<Observers>()),
+      ephemeral_timeout_(std::make_shared<EphemeralTimeout>()) {
   TORCH_CHECK_VALUE(store != nullptr, "rmpi: creating a group needs a store, but it is null.");
   TORCH_CHECK_VALUE(options_ != nullptr, "rmpi: creating a group needs options, but they are null.");
   TORCH_CHECK_VALUE(size > 0 && rank >= 0 && rank < size, "rmpi: creating a group with rank ", rank, " of ", size,
                     "; a rank is 0 or greater and less than the size.");
-  core_ = std::make_unique<Core>(create_group(store, rank, size, *options_), rank, size);
+#if TORCH_RMPI_HAS_RECONFIGURE
+  if (options_->enable_reconfigure) {
+    // What is wrong with the settings is said now.
+    rmpi::settings(*options_);
+    init();
+    return;
+  }
+#endif
+  core_ = connect(store, rank, size, *options_);
   init();
+}
+
+std::unique_ptr<ProcessGroupRMPI::Core> ProcessGroupRMPI::connect(const c10::intrusive_ptr<c10d::Store>& store,
+                                                                  int rank, int size, const Options& options) const {
+  return std::make_unique<Core>(create_group(store, rank, size, options), rank, size, observers_, ephemeral_timeout_);
 }
 
 ProcessGroupRMPI::~ProcessGroupRMPI() {
   // In a forked child the group belongs to an MPI that does not exist there: leave it alone.
-  if (core_ && !core_->owner.in_owner()) (void)core_.release();
+  for (auto* core : {&core_, &previous_core_}) {
+    if (*core && !(*core)->owner.in_owner()) (void)core->release();
+  }
 }
 
 const std::string ProcessGroupRMPI::getBackendName() const { return kBackendName; }
@@ -90,23 +116,28 @@ const std::string ProcessGroupRMPI::getBackendName() const { return kBackendName
 c10::intrusive_ptr<c10d::Backend::Options> ProcessGroupRMPI::getBackendOptions() { return options_; }
 
 void ProcessGroupRMPI::setTimeout(std::chrono::milliseconds timeout) {
-  core_->owner.check("setTimeout");
   TORCH_CHECK_VALUE(timeout.count() >= 0, "rmpi: setTimeout: a timeout of ", timeout.count(), " ms is negative.");
+  if (core_) {
+    core_->owner.check("setTimeout");
+    core_->group->set_timeout(timeout.count());
+  }
   options_->timeout = timeout;
-  core_->group->set_timeout(timeout.count());
 }
 
+bool ProcessGroupRMPI::isInitialized() { return core_ != nullptr; }
+
 std::vector<Setting> ProcessGroupRMPI::settings() const {
-  core_->owner.check("settings");
-  return listed(core_->group->settings());
+  core().owner.check("settings");
+  return listed(core().group->settings());
 }
 
 uint64_t ProcessGroupRMPI::getSequenceNumberForGroup() {
-  core_->owner.check("getSequenceNumberForGroup");
-  return core_->group->sequence_number();
+  core().owner.check("getSequenceNumberForGroup");
+  return core().group->sequence_number();
 }
 
 c10d::ErrorType ProcessGroupRMPI::getError() {
+  if (!core_) return c10d::ErrorType::SUCCESS;
   core_->owner.check("getError");
   switch (core_->group->error_kind()) {
     case bridge::ErrorKind::None:
@@ -120,21 +151,21 @@ c10d::ErrorType ProcessGroupRMPI::getError() {
 
 void ProcessGroupRMPI::shutdown() {
   // A forked child has nothing to shut down: it may clean up what it inherited.
-  if (!core_->owner.in_owner()) return;
-  wait_in_slices(std::nullopt,
-                 [this](std::uint64_t slice) { return call_core([&] { return core_->group->shutdown(slice); }); });
+  if (!core_ || !core_->owner.in_owner()) return;
+  core_->shutdown();
 }
 
 void ProcessGroupRMPI::abort() {
+  if (!core_) return;
   core_->owner.check("abort");
   core_->group->abort("the process group was aborted");
 }
 
 bool ProcessGroupRMPI::supportsCoalescing() const { return true; }
 
-void ProcessGroupRMPI::startCoalescing() { core_->start_coalescing(); }
+void ProcessGroupRMPI::startCoalescing() { core().start_coalescing(); }
 
-c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::endCoalescing() { return core_->end_coalescing(); }
+c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::endCoalescing() { return core().end_coalescing(); }
 
 std::vector<Setting> settings(const ProcessGroupRMPI::Options& options) {
   return listed(call_core([&] { return bridge::read_settings(overrides_of(options)); }));

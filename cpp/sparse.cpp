@@ -85,7 +85,7 @@ void add_up(const at::Tensor& tensor, const std::vector<Entries>& entries) {
 
 c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::allreduce_sparse(std::vector<at::Tensor>& tensors,
                                                                   const c10d::AllreduceOptions& opts) {
-  const auto check = core_->check("sparse all_reduce");
+  const auto check = core().check("sparse all_reduce");
   const auto& tensor = check.single("tensors", tensors);
   check.sparse("the tensor", tensor);
   TORCH_CHECK_VALUE(tensor.dim() <= static_cast<std::int64_t>(kMaxDimensions),
@@ -108,7 +108,7 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::allreduce_sparse(std::vector<at
   counts.inputs.push_back(read_region(counts.staging.input(sent)));
   counts.outputs = split_region(write_region(counts.staging.output(received)), size_);
   // The second step needs the sizes, and it must be issued in this call to keep its place in the order of operations.
-  core_->issue(std::move(counts))->wait();
+  core().issue(std::move(counts))->wait();
   std::memcpy(headers.data(), received.const_data_ptr(), sizeof(Header) * headers.size());
   for (const auto rank : c10::irange(headers.size())) {
     TORCH_CHECK_VALUE(own.fits(headers[rank]), "rmpi: sparse all_reduce: the tensors of rank ", rank_, " and rank ",
@@ -126,7 +126,7 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::allreduce_sparse(std::vector<at
   launch.inputs.push_back(read_region(launch.staging.input(entries[rank_].bytes())));
   for (const auto& part : entries) launch.outputs.push_back(write_region(launch.staging.output(part.bytes())));
   launch.epilogue = [tensor, entries] { add_up(tensor, entries); };
-  return core_->issue(std::move(launch));
+  return core().issue(std::move(launch));
 }
 
 }  // namespace rmpi

@@ -1,16 +1,13 @@
 #include "work_rmpi.hpp"
 
-#include <cxxabi.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
 #include <ATen/record_function.h>
 #include <c10/util/Exception.h>
-#include <c10/util/Logging.h>
 
 #include "errors.hpp"
+#include "foreign.hpp"
 #include "interrupt.hpp"
 
 namespace rmpi {
@@ -29,6 +26,11 @@ c10d::WorkResult outcome_of(bridge::ErrorKind kind) {
 
 // The base class makes the profiler's event; without a profiler there is nothing to copy for it.
 const char* active_title(const char* title) { return title != nullptr && at::hasCallbacks() ? title : nullptr; }
+
+std::uint64_t next_completion_key() {
+  static std::atomic<std::uint64_t> next{1};
+  return next.fetch_add(1, std::memory_order_relaxed);
+}
 
 std::optional<std::vector<at::Tensor>> active_inputs(const char* title, c10::ArrayRef<at::Tensor> profiled) {
   if (active_title(title) == nullptr) return std::nullopt;
@@ -80,8 +82,13 @@ class WorkCompletion final : public bridge::Completion {
   Epilogue epilogue_;
 };
 
-WorkRMPI::WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Results results)
-    : c10d::Work(rank, type, active_title(title), active_inputs(title, profiled)), results_(std::move(results)) {}
+WorkRMPI::WorkRMPI(std::shared_ptr<Observers> observers, int rank, c10d::OpType type, const char* title,
+                   c10::ArrayRef<at::Tensor> profiled, Results results, std::optional<Clock::time_point> started)
+    : c10d::Work(rank, type, active_title(title), active_inputs(title, profiled)),
+      observers_(std::move(observers)),
+      completion_key_(next_completion_key()),
+      started_(started),
+      results_(std::move(results)) {}
 
 WorkRMPI::~WorkRMPI() {
   // In a forked child the request belongs to an engine that does not exist there.
@@ -93,11 +100,12 @@ std::unique_ptr<bridge::Completion> WorkRMPI::completion(Staging staging, Epilog
                                           std::move(staging), std::move(epilogue));
 }
 
-void WorkRMPI::set_issued(const bridge::Issued& issued) {
-  if (issued.request != nullptr) request_.emplace(bridge::own_request(issued.request));
-  sequence_number_ = issued.sequence_number;
-  timeout_ = std::chrono::milliseconds(issued.timeout_ms);
+void WorkRMPI::set_number(std::uint64_t sequence_number, std::chrono::milliseconds timeout) {
+  sequence_number_ = sequence_number;
+  timeout_ = timeout;
 }
+
+void WorkRMPI::set_request(bridge::Request* request) { request_.emplace(bridge::own_request(request)); }
 
 void WorkRMPI::finish_at_once(std::int32_t source) noexcept {
   finish(nullptr, c10d::WorkResult::SUCCESS, source);
@@ -153,6 +161,12 @@ void WorkRMPI::finish(std::exception_ptr error, c10d::WorkResult outcome, int so
       if (!error) error = std::current_exception();
     }
   }
+  if (started_) finished_ = Clock::now();
+  lease_.reset();
+  // Before waiters are released: one of them may end the process.
+  if (fails_group_ && (outcome == c10d::WorkResult::TIMEOUT || outcome == c10d::WorkResult::COMM_ERROR)) {
+    observers_->failed();
+  }
   // Before this Work is done: once all members are, so is their batch.
   if (batch_) batch_->member_finished(error, outcome);
   error_ = std::move(error);
@@ -160,6 +174,9 @@ void WorkRMPI::finish(std::exception_ptr error, c10d::WorkResult outcome, int so
   source_ = source;
   // Release: pairs with the acquire load in done(), which guards error_, outcome_, source_ and the tensors' contents.
   done_.store(true, std::memory_order_release);
+  if (!error_) observers_->completed(completion_key_, duration());
+  // Release: pairs with the acquire load in over(); what hooks did is seen by whoever has waited.
+  over_.store(true, std::memory_order_release);
 }
 
 void WorkRMPI::announce() noexcept {
@@ -177,9 +194,18 @@ void WorkRMPI::announce() noexcept {
   // First, because a callback of this Work may wait for the batch's future.
   if (batch && batch->done()) batch->announce();
   settle(values, outcome);
+  report();
+}
+
+void WorkRMPI::report() noexcept {
+  const auto due = std::move(due_);
+  if (!due || error_ || !started_) return;
+  due->report(std::make_shared<c10d::WorkInfo>(opType_, sequence_number_, *started_, finished_,
+                                               std::chrono::duration<float>(finished_ - *started_)));
 }
 
 bool WorkRMPI::announce_to_nobody() noexcept {
+  if (due_) return false;
   c10::intrusive_ptr<WorkRMPI> batch;
   {
     const std::lock_guard<std::mutex> lock(future_mutex_);
@@ -196,32 +222,24 @@ bool WorkRMPI::announce_to_nobody() noexcept {
   return true;
 }
 
-template <class Function>
-void WorkRMPI::complete(Function&& function) noexcept {
-  try {
-    function();
-  } catch (const std::exception& error) {
-    // The future has its value; it is a callback of the caller that failed, and no one is left to tell.
-    LOG(ERROR) << "rmpi: a callback of a future of " << describe() << " failed: " << error.what();
-  } catch (abi::__forced_unwind&) {
-    // An interpreter that has ended does this to a thread that comes back to it. It may neither go on nor end.
-    while (true) pause();
-  }
-}
-
 void WorkRMPI::settle(const Future& values, const Future& outcome) noexcept {
+  const auto callback = [this] { return "a callback of a future of " + label(); };
   // The outcome first: a callback that waits for it may be attached to the values.
-  complete([&] {
-    if (outcome) outcome->markCompleted(c10::IValue(static_cast<std::int64_t>(outcome_)));
-  });
-  complete([&] {
-    if (!values) return;
-    if (error_) {
-      values->setError(error_);
-    } else {
-      values->markCompleted(c10::IValue(all_results()));
-    }
-  });
+  run_foreign(
+      [&] {
+        if (outcome) outcome->markCompleted(c10::IValue(static_cast<std::int64_t>(outcome_)));
+      },
+      callback);
+  run_foreign(
+      [&] {
+        if (!values) return;
+        if (error_) {
+          values->setError(error_);
+        } else {
+          values->markCompleted(c10::IValue(all_results()));
+        }
+      },
+      callback);
 }
 
 bool WorkRMPI::isCompleted() { return done(); }
@@ -250,19 +268,19 @@ WorkRMPI::Tensors WorkRMPI::result() {
 }
 
 bool WorkRMPI::attempt(std::uint64_t milliseconds) {
-  if (done()) return true;
-  if (request_) return (*request_)->wait(milliseconds) && done();
+  if (over()) return true;
+  if (request_) return (*request_)->wait(milliseconds) && over();
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::milliseconds(milliseconds);
   for (const auto& member : members_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
     if (!member->attempt(static_cast<std::uint64_t>(std::max<std::int64_t>(left, 0)))) return false;
   }
-  return done();
+  return over();
 }
 
 bool WorkRMPI::wait(std::chrono::milliseconds timeout) {
-  if (!done()) {
+  if (!over()) {
     owner_.check("Work.wait");
     const auto limit = timeout > kNoTimeout ? std::make_optional(timeout) : std::nullopt;
     if (!wait_in_slices(limit, [this](std::uint64_t slice) { return attempt(slice); })) {
@@ -319,6 +337,21 @@ c10::intrusive_ptr<c10::ivalue::Future> WorkRMPI::getFutureResult() {
   return future;
 }
 
+std::optional<float> WorkRMPI::duration() const {
+  if (!started_) return std::nullopt;
+  return std::chrono::duration<float, std::milli>(finished_ - *started_).count();
+}
+
+float WorkRMPI::getDuration() const {
+  TORCH_CHECK(started_,
+              "rmpi: getDuration: the group did not time its operations when this one was issued; call "
+              "enableCollectivesTiming (in Python: group._enable_collectives_timing()) before.");
+  TORCH_CHECK(done(), "rmpi: getDuration of an operation that has not finished; call wait() first.");
+  return *duration();
+}
+
+uint64_t WorkRMPI::getCompletionKey() const { return completion_key_; }
+
 uint64_t WorkRMPI::getSequencenumber() const {
   return members_.empty() ? sequence_number_ : members_.back()->getSequencenumber();
 }
@@ -335,6 +368,10 @@ std::string WorkRMPI::describe() const {
     return c10::str("a batch of ", members_.size(), " operations that begins with ", members_.front()->describe());
   }
   if (opType_ == c10d::OpType::COALESCED) return "an empty batch of operations";
+  return label();
+}
+
+std::string WorkRMPI::label() const {
   return c10::str(c10d::opTypeToString(opType_), " (sequence number ", sequence_number_, ")");
 }
 

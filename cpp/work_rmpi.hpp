@@ -18,7 +18,9 @@
 #include <torch-rmpi/src/bridge.rs.h>
 #include <torch_rmpi/torch_version.hpp>
 
+#include "ephemeral_timeout.hpp"
 #include "fork_guard.hpp"
+#include "observers.hpp"
 #include "staging.hpp"
 
 namespace rmpi {
@@ -37,17 +39,28 @@ class WorkRMPI final : public c10d::Work {
   /// Most operations have one result: it needs no memory of its own.
   using Results = c10::SmallVector<at::Tensor, 1>;
 
+  using Clock = Observers::Clock;
+
   /// `results` is what result() and the future give. `title` (a string literal or null) names the profiler event, and
-  /// `profiled` are the tensors whose shapes it records.
-  WorkRMPI(int rank, c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled, Results results);
+  /// `profiled` are the tensors whose shapes it records. `started`: when the operation was called, if it is timed.
+  WorkRMPI(std::shared_ptr<Observers> observers, int rank, c10d::OpType type, const char* title,
+           c10::ArrayRef<at::Tensor> profiled, Results results, std::optional<Clock::time_point> started);
   ~WorkRMPI() override;
 
   // Building. Only the issuing thread calls these, before anybody else sees the Work.
 
   /// The object that the core gets with the operation. `staging` lives as long as it.
   std::unique_ptr<bridge::Completion> completion(Staging staging, Epilogue epilogue);
-  /// What the core says of the operation.
-  void set_issued(const bridge::Issued& issued);
+  /// To be held until the operation has ended.
+  void hold(std::unique_ptr<EphemeralTimeout::Lease> lease) { lease_ = std::move(lease); }
+  /// Has the end of the operation reported.
+  void report_to(std::unique_ptr<Observers::Due> due) { due_ = std::move(due); }
+  /// Its failure is no failure of the group.
+  void leave_group_usable() { fails_group_ = false; }
+  /// The operation's number in its group, and how long it may take. Before it can end.
+  void set_number(std::uint64_t sequence_number, std::chrono::milliseconds timeout);
+  /// Takes over what stands for the operation in the core.
+  void set_request(bridge::Request* request);
   /// Ends an operation that ended well while it was issued.
   void finish_at_once(std::int32_t source) noexcept;
   /// Makes this Work a batch that `close_batch` will close.
@@ -75,6 +88,11 @@ class WorkRMPI final : public c10d::Work {
   void abort() override;
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
   c10::intrusive_ptr<c10::ivalue::Future> getFutureResult() override;
+  /// Milliseconds from the call to the end of the operation. Error if its group did not time operations when it was
+  /// issued (enableCollectivesTiming), or if it has not ended.
+  float getDuration() const override;
+  /// Unique in this process.
+  uint64_t getCompletionKey() const TORCH_RMPI_OVERRIDE_SINCE_2_15;
   uint64_t getSequencenumber() const override;
   std::chrono::milliseconds getTimeout() const TORCH_RMPI_OVERRIDE_SINCE_2_14;
 
@@ -83,6 +101,8 @@ class WorkRMPI final : public c10d::Work {
   using Future = c10::intrusive_ptr<c10::ivalue::Future>;
 
   bool done() const noexcept { return done_.load(std::memory_order_acquire); }
+  bool over() const noexcept { return over_.load(std::memory_order_acquire); }
+  std::optional<float> duration() const;
   void finish(std::exception_ptr error, c10d::WorkResult outcome, int source) noexcept;
   void member_finished(const std::exception_ptr& error, c10d::WorkResult outcome) noexcept;
   void member_left() noexcept;
@@ -90,14 +110,22 @@ class WorkRMPI final : public c10d::Work {
   /// True if nobody has asked for a future, nor for one of the batch that ends with this; later ones are told at once.
   bool announce_to_nobody() noexcept;
   void settle(const Future& values, const Future& outcome) noexcept;
-  /// Runs a function that runs users' callbacks.
-  template <class Function>
-  void complete(Function&& function) noexcept;
+  /// Tells whoever wants to hear of every operation.
+  void report() noexcept;
   Tensors all_results() const;
   bool attempt(std::uint64_t milliseconds);
+  /// For whoever holds the Work.
   std::string describe() const;
+  /// For those that may come before its issuer has all of it.
+  std::string label() const;
 
   const ForkGuard owner_;
+  const std::shared_ptr<Observers> observers_;
+  const std::uint64_t completion_key_;
+  const std::optional<Clock::time_point> started_;
+  std::unique_ptr<EphemeralTimeout::Lease> lease_;
+  std::unique_ptr<Observers::Due> due_;
+  bool fails_group_ = true;
   Results results_;
   std::optional<rust::Box<bridge::Request>> request_;
   std::uint64_t sequence_number_ = 0;
@@ -113,10 +141,14 @@ class WorkRMPI final : public c10d::Work {
   c10::intrusive_ptr<WorkRMPI> batch_;
 
   // Written by `finish` only, before the release store to done_; read after an acquire load of it.
+  Clock::time_point finished_;
   std::exception_ptr error_;
   c10d::WorkResult outcome_ = c10d::WorkResult::UNKNOWN;
   int source_ = -1;
   std::atomic<bool> done_{false};
+  // Set when hooks have heard of it: whoever waits goes on then. They need done_ before: a hook that comes too early to
+  // know the operation makes its owner look again.
+  std::atomic<bool> over_{false};
 
   // Futures exist only if somebody asked. Under the mutex, no foreign code runs.
   std::mutex future_mutex_;

@@ -15,7 +15,7 @@ use cxx::UniquePtr;
 
 use crate::engine::{self, Completion, Operation, Outcome, panic_text};
 use crate::error::{Error, Result};
-use crate::group::{self, Address, GroupOptions, Invocation, Started};
+use crate::group::{self, Address, GroupOptions, Invocation, Number, Started};
 use crate::memory::View;
 use crate::mpi::library_version;
 use crate::process;
@@ -120,19 +120,24 @@ mod ffi {
         wait_all_ranks: bool,
         /// Below 0: the group's default.
         timeout_ms: i64,
+        /// Added to it.
+        timeout_extension_ms: i64,
         /// The caller waits for the operation at once: a collective may be carried out here, and no other thread is woken.
         waits: bool,
         /// The caller issues others of the same batch at once.
         batched: bool,
+        /// The completion has to be announced in any case, so one has to be made.
+        reported: bool,
     }
 
     /// What became of a call.
     struct Issued {
         /// The operation, for `own_request`; null if it has ended well already, as short ones do.
         request: *mut Request,
-        /// The group's count of collectives (or messages) when it was issued.
+        /// Of an operation that has ended: the group's count of collectives (or messages) when it was issued. An issuer's
+        /// completion hears it when it is made.
         sequence_number: u64,
-        /// How long it may take, in milliseconds.
+        /// Of an operation that has ended: how long it might have taken, in milliseconds.
         timeout_ms: i64,
         /// Of a receive that has ended: the sender's group rank. Else -1.
         source: i32,
@@ -173,7 +178,7 @@ mod ffi {
         fn announce_to_nobody(self: Pin<&mut Completion>) -> bool;
         /// Makes the completion of an operation that does not end at once.
         type Issuer;
-        fn completion(self: Pin<&mut Issuer>) -> Result<UniquePtr<Completion>>;
+        fn completion(self: Pin<&mut Issuer>, sequence_number: u64, timeout_ms: i64) -> Result<UniquePtr<Completion>>;
     }
 
     extern "Rust" {
@@ -186,8 +191,8 @@ mod ffi {
         fn start() -> Result<()>;
         /// An error if the core has no such reduction for this dtype.
         fn check_reduction(dtype: DataType, op: ReduceOp) -> Result<()>;
-        /// This process's address, to be exchanged through the Store. Starts MPI if nobody has.
-        fn local_address() -> Result<String>;
+        /// This process's address for a group of this name, to be exchanged through the Store. Starts MPI if nobody has.
+        fn local_address(group: &str) -> Result<String>;
         /// This process's rank in MPI_COMM_WORLD. Starts MPI if nobody has.
         fn world_rank() -> Result<i32>;
         /// Number of processes that the launcher started. Starts MPI if nobody has.
@@ -230,6 +235,8 @@ mod ffi {
         /// Lets pending operations end for at most `slice_ms`, then gives the communicators back; true: done. Call it
         /// again until it is.
         fn shutdown(self: &Group, slice_ms: u64) -> Result<bool>;
+        /// Drives until none of the group's operations is pending; false when the time is up.
+        fn quiesce(self: &Group, milliseconds: u64) -> bool;
         /// `None` while the group is healthy.
         fn error_kind(self: &Group) -> ErrorKind;
 
@@ -318,10 +325,10 @@ fn check_reduction(dtype: ffi::DataType, op: ffi::ReduceOp) -> std::result::Resu
     })
 }
 
-fn local_address() -> std::result::Result<String, Thrown> {
+fn local_address(group: &str) -> std::result::Result<String, Thrown> {
     guard(|| {
         group::start()?;
-        Ok(Address::local()?.to_string())
+        Ok(Address::local(group)?.to_string())
     })
 }
 
@@ -423,25 +430,35 @@ impl Group {
         issuer: Pin<&mut ffi::Issuer>,
     ) -> std::result::Result<ffi::Issued, Thrown> {
         guard(|| {
-            let timeout = (call.timeout_ms >= 0).then(|| duration(call.timeout_ms));
+            let mut timeout = (call.timeout_ms >= 0).then(|| duration(call.timeout_ms));
+            if call.timeout_extension_ms > 0 {
+                timeout = Some(timeout.unwrap_or_else(|| self.0.timeout()) + duration(call.timeout_extension_ms));
+            }
             // SAFETY: the caller keeps the regions for as long as the operation uses them.
             let (inputs, outputs) = unsafe { (views(inputs), views(outputs)) };
             let invocation = Invocation::new(to_call(call)?, inputs, outputs).of(data_type(call.dtype)?);
-            let completion = || -> Result<Box<dyn Completion>> {
-                let made = issuer.completion().map_err(|error| Error::Internal(error.what().to_owned()))?;
+            let completion = |number: Number| -> Result<Box<dyn Completion>> {
+                let made = issuer
+                    .completion(number.sequence, milliseconds(number.timeout))
+                    .map_err(|error| Error::Internal(error.what().to_owned()))?;
                 Ok(Box::new(Told(made)))
             };
-            Ok(match self.0.start(&invocation, timeout, next(call), completion)? {
-                Started::Ended { sequence, timeout, outcome } => ffi::Issued {
+            let started = if call.reported {
+                Started::Pending(self.0.issue_with(&invocation, timeout, completion)?)
+            } else {
+                self.0.start(&invocation, timeout, next(call), completion)?
+            };
+            Ok(match started {
+                Started::Ended { number, outcome } => ffi::Issued {
                     request: std::ptr::null_mut(),
-                    sequence_number: sequence,
-                    timeout_ms: milliseconds(timeout),
+                    sequence_number: number.sequence,
+                    timeout_ms: milliseconds(number.timeout),
                     source: source(&outcome),
                 },
                 Started::Pending(operation) => {
-                    let (sequence_number, timeout_ms) = (operation.sequence(), milliseconds(operation.timeout()));
                     let request = Box::into_raw(Box::new(Request { group: self.0.clone(), operation }));
-                    ffi::Issued { request, sequence_number, timeout_ms, source: -1 }
+                    // The completion has been told of its number.
+                    ffi::Issued { request, sequence_number: 0, timeout_ms: 0, source: -1 }
                 }
             })
         })
@@ -465,6 +482,10 @@ impl Group {
 
     fn shutdown(&self, slice_ms: u64) -> std::result::Result<bool, Thrown> {
         guard(|| self.0.shutdown(Duration::from_millis(slice_ms)))
+    }
+
+    fn quiesce(&self, milliseconds: u64) -> bool {
+        guard_or(true, || self.0.quiesce(Duration::from_millis(milliseconds)))
     }
 
     fn error_kind(&self) -> ffi::ErrorKind {

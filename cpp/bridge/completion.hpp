@@ -36,8 +36,9 @@ class Completion {
 /// Whoever calls `issue`. An operation that ends at once needs no completion, so that none is made beforehand.
 class Issuer {
  public:
-  /// The completion of the operation. Called at most once, while `issue` runs. May throw.
-  virtual std::unique_ptr<Completion> completion() = 0;
+  /// The completion of the operation, which has this number among those of its group and may take so long. Called at
+  /// most once, while `issue` runs, and before the operation can end. May throw.
+  virtual std::unique_ptr<Completion> completion(std::uint64_t sequence_number, std::int64_t timeout_ms) = 0;
 
  protected:
   ~Issuer() = default;

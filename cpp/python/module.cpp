@@ -85,11 +85,15 @@ void before_python_ends() {
 
 c10::intrusive_ptr<Group> create(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, Milliseconds timeout,
                                  const std::string& group_name, const std::vector<std::uint64_t>& global_ranks,
-                                 const c10::intrusive_ptr<Group::Options>& given) {
+                                 const c10::intrusive_ptr<Group::Options>& given,
+                                 [[maybe_unused]] bool enable_reconfigure) {
   auto options = given ? c10::make_intrusive<Group::Options>(*given) : Group::Options::create();
   options->timeout = timeout;
   options->group_name = group_name;
   options->global_ranks_in_group = global_ranks;
+#if TORCH_RMPI_HAS_RECONFIGURE
+  options->enable_reconfigure = enable_reconfigure;
+#endif
   return c10::make_intrusive<Group>(store, rank, size, std::move(options));
 }
 
@@ -142,9 +146,10 @@ PYBIND11_MODULE(_C, m) {
 
   m.def("create", &create, py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"),
         py::arg("group_name"), py::arg("global_ranks"), py::arg("options") = nullptr,
-        py::call_guard<py::gil_scoped_release>(),
+        py::arg("enable_reconfigure") = false, py::call_guard<py::gil_scoped_release>(),
         "Creates a group; every member calls it with a store that all share. Raises DistBackendError, naming the ranks "
-        "that are missing, when they have not all come within the timeout.");
+        "that are missing, when they have not all come within the timeout. With enable_reconfigure it meets nobody: "
+        "reconfigure() gives the group its members.");
   m.def("meet", &rmpi::meet, py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"),
         py::arg("group_name"), py::call_guard<py::gil_scoped_release>(),
         "Waits at the store until all ranks of a group have come, unless MPI has been started here. Raises "

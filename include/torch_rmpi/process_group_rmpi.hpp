@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
@@ -29,6 +30,9 @@
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include <torch_rmpi/torch_version.hpp>
+#if TORCH_RMPI_HAS_COMPLETION_HOOKS
+#include <torch/csrc/distributed/c10d/Hooks.hpp>
+#endif
 
 #define RMPI_API __attribute__((visibility("default")))
 
@@ -48,6 +52,9 @@ struct Setting {
   /// "options", "variable" or "default".
   std::string source;
 };
+
+class EphemeralTimeout;
+class Observers;
 
 /// A c10d process group whose members are processes of one MPI job. The members need not be the whole job, and their
 /// ranks in the group need not be their MPI ranks.
@@ -77,7 +84,8 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
 
   /// Collective over the members: each calls it with its own rank and a store that all of them share. Starts MPI when
   /// nobody has. Throws DistBackendError, naming the ranks that are missing, when not all have come within
-  /// `options->timeout`.
+  /// `options->timeout`. With `options->enable_reconfigure` it meets nobody, and the group is of no use until
+  /// reconfigure() has been called.
   ProcessGroupRMPI(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                    c10::intrusive_ptr<Options> options = Options::create());
 
@@ -90,16 +98,77 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   const std::string getBackendName() const override;
   c10::intrusive_ptr<c10d::Backend::Options> getBackendOptions() override;
   void setTimeout(std::chrono::milliseconds timeout) override;
+  /// Adds to the timeout of every operation issued from now on, until the first of them has ended. Extensions add up,
+  /// and each ends by itself.
+  void addEphemeralTimeout(const std::chrono::milliseconds& extension) TORCH_RMPI_OVERRIDE_SINCE_2_14;
   /// The settings in force.
   std::vector<Setting> settings() const;
   uint64_t getSequenceNumberForGroup() override;
   c10d::ErrorType getError() override;
+
+  /// False until reconfigure() connects a group that was created with `enable_reconfigure`.
+  bool isInitialized() TORCH_RMPI_OVERRIDE_SINCE_2_15;
+
+  // Groups of the members of this one. Nothing is shared with it: both can be used at the same time.
+
+  bool supportsSplitting() const override;
+  /// A group of the members with these ranks, in this order; all of them call it. Null on a rank that is not among
+  /// them. Settings that `options` does not have are those of this group.
+  c10::intrusive_ptr<c10d::Backend> split(const c10::intrusive_ptr<c10d::Store>& store, const std::vector<int>& ranks,
+                                          const c10::intrusive_ptr<c10d::Backend::Options>& options) override;
+  /// A group of `size` processes that share `store`, whether they are members of this one or not.
+  c10::intrusive_ptr<c10d::Backend> merge(const c10::intrusive_ptr<c10d::Store>& store,
+                                          const c10::intrusive_ptr<c10d::Backend::Options>& options, const int& rank,
+                                          const int& size) override;
+  bool supportsShrinking() const override;
+  /// A group of all members but those with these ranks, in the same order; all that remain call it, and the others must
+  /// not. With `flags` 1 (torch's SHRINK_ABORT) operations under way on this group are aborted before.
+  c10::intrusive_ptr<c10d::Backend> shrink(
+      const std::vector<std::int64_t>& ranks_to_exclude, int flags = 0,
+      const c10::intrusive_ptr<c10d::Backend::Options>& options = nullptr) override;
+
+#if TORCH_RMPI_HAS_RECONFIGURE
+  bool supportsReconfigure() const override;
+  /// Stands for this process and this object in `reconfigure`. Starts MPI when nobody has.
+  c10d::ReconfigureHandle get_reconfigure_handle() const override;
+  /// Replaces the members of this group by the processes with these handles; all of them call it with the same `uuid`
+  /// and handles, and their groups were created with one store. Ranks are positions in a vector of handles; in a set
+  /// they follow the ranks in MPI_COMM_WORLD. Operations under way are aborted. Returns when the members have met, with
+  /// a Work that has ended. No other thread may use the group meanwhile. Throws ValueError for handles among which this
+  /// group's is not, or that are not from this backend, and for a `uuid` used before; DistBackendError, naming the
+  /// ranks that are missing, when not all have come in time: then the group has no members, and may be reconfigured
+  /// again.
+  c10::intrusive_ptr<c10d::Work> reconfigure(const c10d::ReconfigureOptions& opts) override;
+#endif
 
   /// Waits for the operations under way, ends those that are still pending after ten seconds, then frees the
   /// communicators. May be called again.
   void shutdown() override;
   /// Fails every operation under way and every later one.
   void abort() override;
+
+  // Hooks. They run on whichever thread finds that an operation has ended, with no lock held that operations need, and
+  // before anybody who waits for it goes on; so they have to be short, must not wait for an operation, and may issue
+  // none. What one throws is logged. A hook that is registered under a number that is in use takes its place.
+
+  /// Abort hooks run once, when an operation of the group has failed or timed out, which ends the group.
+  bool supportsAbortHooks() const TORCH_RMPI_OVERRIDE_SINCE_2_15;
+  void registerAbortHook(std::int64_t hook_id, std::function<void()> hook) TORCH_RMPI_OVERRIDE_SINCE_2_14;
+  void unregisterAbortHook(std::int64_t hook_id) TORCH_RMPI_OVERRIDE_SINCE_2_14;
+#if TORCH_RMPI_HAS_COMPLETION_HOOKS
+  /// Completion hooks run once for each Work that has ended well: also for the Work of a batch, after its members'.
+  bool supportsCompletionHooks() const override;
+  void registerCompletionHook(std::int64_t hook_id, c10d::CompletionHook hook) override;
+  void unregisterCompletionHook(std::int64_t hook_id) override;
+#endif
+  /// Unlike those above, this hook may take its time and issue operations: a thread of its own tells it of every
+  /// operation that has ended well, batches member by member. Operations are slower with it, and timed. One for each
+  /// group.
+  void registerOnCompletionHook(std::function<void(std::shared_ptr<c10d::WorkInfo>)>&& hook) override;
+  /// Waits until every operation issued so far has ended, and the hook above has been told.
+  void waitForPendingWorks() override;
+  /// Has the group time its operations from now on: for Work::getDuration, and for completion hooks.
+  void enableCollectivesTiming() override;
 
   c10::intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors,
                                            const c10d::BroadcastOptions& opts = c10d::BroadcastOptions()) override;
@@ -173,8 +242,29 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
  private:
   struct Core;
 
+  /// DistBackendError if the group has no members yet.
+  Core& core() const;
+  std::unique_ptr<Core> connect(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+                                const Options& options) const;
+  /// A copy of `given`, if those are options of this class; else of this group's, with what `given` says.
+  c10::intrusive_ptr<Options> child_options(const c10::intrusive_ptr<c10d::Backend::Options>& given) const;
+
+#if TORCH_RMPI_HAS_RECONFIGURE
+  /// Gives up the members.
+  void leave();
+#endif
+
+  const c10::intrusive_ptr<c10d::Store> store_;
   c10::intrusive_ptr<Options> options_;
+  // No other object of this process ever has it.
+  const std::uint64_t instance_;
+  const std::shared_ptr<Observers> observers_;
+  const std::shared_ptr<EphemeralTimeout> ephemeral_timeout_;
+  // Null while the group has no members.
   std::unique_ptr<Core> core_;
+  // The one before, which a thread that came late may still look at.
+  std::unique_ptr<Core> previous_core_;
+  std::unordered_set<std::int64_t> used_uuids_;
 };
 
 /// Starts MPI when nobody has, which may wait for every process of the job; DistBackendError after `timeout`, if there

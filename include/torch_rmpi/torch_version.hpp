@@ -27,10 +27,20 @@
 #define TORCH_RMPI_ALL_TO_ALL_SINGLE alltoall_base
 #endif
 
-// Backend::gather_single, Backend::Options::clone and Work::getTimeout are virtual since 2.14; before, ours are plain
-// members that only C++ callers reach.
+// Members that are virtual since 2.14 or 2.15 (Backend::gather_single, say); before, ours are plain members that only
+// C++ callers reach.
 #if TORCH_RMPI_TORCH_AT_LEAST(2, 14)
 #define TORCH_RMPI_OVERRIDE_SINCE_2_14 override
 #else
 #define TORCH_RMPI_OVERRIDE_SINCE_2_14
 #endif
+#if TORCH_RMPI_TORCH_AT_LEAST(2, 15)
+#define TORCH_RMPI_OVERRIDE_SINCE_2_15 override
+#else
+#define TORCH_RMPI_OVERRIDE_SINCE_2_15
+#endif
+
+// Completion hooks came with 2.15, and with them the types that they take.
+#define TORCH_RMPI_HAS_COMPLETION_HOOKS TORCH_RMPI_TORCH_AT_LEAST(2, 15)
+// Reconfiguring a group, and its types.
+#define TORCH_RMPI_HAS_RECONFIGURE TORCH_RMPI_TORCH_AT_LEAST(2, 14)

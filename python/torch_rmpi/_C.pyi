@@ -40,8 +40,11 @@ def create(
     group_name: str,
     global_ranks: list[int],
     options: Options | None = None,
+    enable_reconfigure: bool = False,
 ) -> ProcessGroupRMPI:
     """Create a group; every member calls it with a store that all share. Of the options only the settings count.
+
+    With enable_reconfigure it meets nobody: reconfigure() gives the group its members.
 
     Raises DistBackendError, naming the ranks that are missing, when they have not all come within the timeout.
     """

@@ -82,13 +82,17 @@ def _create(opts: Any, backend_options: object | None, store: Store, rank: int, 
     # What is wrong with the settings is said before the others are met, who would wait for this rank.
     module.settings(own_options)
     _launcher_env.claim()
-    if size > 1:
+    # A group that waits for reconfigure() has no members yet. torch has said so since 2.14.
+    unconnected = bool(getattr(opts, "enable_reconfigure", False) or getattr(own_options, "enable_reconfigure", False))
+    if size > 1 and not unconnected:
         # MPI_Init may wait for every process of the job. Here is known who is missing.
         module.meet(store, rank, size, timeout, opts.group_id)
         module.start(timeout)
         _launcher_env.require_world(size, module.world_size())
     global_ranks = list(opts.global_ranks_in_group) or list(range(size))
-    backend: ProcessGroupRMPI = module.create(store, rank, size, timeout, opts.group_id, global_ranks, own_options)
+    backend: ProcessGroupRMPI = module.create(
+        store, rank, size, timeout, opts.group_id, global_ranks, own_options, unconnected
+    )
     return backend
 
 

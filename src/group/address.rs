@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::mpi::{Environment, library_version};
 
 /// Text that tells addresses of this library, and of this layout, from anything else.
-const MAGIC: &str = "rmpi-address-1";
+const MAGIC: &str = "rmpi-address-2";
 
 /// A process of an MPI job. Travels as one line of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +23,15 @@ pub struct Address {
     pub boot_id: String,
     /// Process id.
     pub pid: u32,
+    /// What the process calls the group that it is about to create: members of merged groups may differ.
+    pub group: String,
     /// Name and version of the MPI library.
     pub library: String,
 }
 
 impl Address {
-    /// This process's address. Starts MPI if nobody has.
-    pub fn local() -> Result<Address> {
+    /// This process's address, for a group of this name. Starts MPI if nobody has.
+    pub fn local(group: &str) -> Result<Address> {
         let environment = Environment::start()?;
         let job = ["PMIX_NAMESPACE", "PMI_JOBID", "PALS_APID", "SLURM_JOB_ID"];
         Ok(Address {
@@ -38,6 +40,7 @@ impl Address {
             job: job.iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default(),
             boot_id: boot_id(),
             pid: std::process::id(),
+            group: group.replace('\n', " "),
             library: library_version(),
         })
     }
@@ -50,8 +53,8 @@ fn boot_id() -> String {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Address { world_rank, world_size, job, boot_id, pid, library } = self;
-        write!(f, "{MAGIC}\n{world_rank}\n{world_size}\n{job}\n{boot_id}\n{pid}\n{library}")
+        let Address { world_rank, world_size, job, boot_id, pid, group, library } = self;
+        write!(f, "{MAGIC}\n{world_rank}\n{world_size}\n{job}\n{boot_id}\n{pid}\n{group}\n{library}")
     }
 }
 
@@ -64,14 +67,15 @@ impl FromStr for Address {
                 "{text:?} is not the address of a process; is every rank of the same torch-rmpi version?"
             ))
         };
-        let fields: Vec<_> = text.splitn(7, '\n').collect();
-        let [MAGIC, world_rank, world_size, job, boot_id, pid, library] = fields[..] else { return Err(bad()) };
+        let fields: Vec<_> = text.splitn(8, '\n').collect();
+        let [MAGIC, world_rank, world_size, job, boot_id, pid, group, library] = fields[..] else { return Err(bad()) };
         Ok(Address {
             world_rank: world_rank.parse().map_err(|_| bad())?,
             world_size: world_size.parse().map_err(|_| bad())?,
             job: job.to_owned(),
             boot_id: boot_id.to_owned(),
             pid: pid.parse().map_err(|_| bad())?,
+            group: group.to_owned(),
             library: library.to_owned(),
         })
     }

@@ -17,15 +17,22 @@ use crate::transport::Outstanding;
 pub enum Started {
     /// It has ended well.
     Ended {
-        /// Its number among the group's collectives.
-        sequence: u64,
-        /// How long it might have taken.
-        timeout: Duration,
+        /// What its issuer learns of it.
+        number: Number,
         /// What its caller learns beside the memory.
         outcome: Outcome,
     },
     /// It goes on.
     Pending(Arc<Operation>),
+}
+
+/// What the issuer of an operation learns of it before it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// Its number among the group's collectives, or messages.
+    pub sequence: u64,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// What the issuer of an operation does next.
@@ -47,7 +54,18 @@ impl Group {
         timeout: Option<Duration>,
         completion: Box<dyn Completion>,
     ) -> Result<Arc<Operation>> {
+        self.issue_with(invocation, timeout, |_| Ok(completion))
+    }
+
+    /// As [`Group::issue`], with a completion that is made when the operation has its number.
+    pub fn issue_with(
+        &self,
+        invocation: &Invocation<'_>,
+        timeout: Option<Duration>,
+        completion: impl FnOnce(Number) -> Result<Box<dyn Completion>>,
+    ) -> Result<Arc<Operation>> {
         let place = self.admit(invocation, timeout)?;
+        let completion = place.complete_with(completion)?;
         let operation = place.operation();
         let engine = place.engine;
         place.submit(operation.clone(), None, completion);
@@ -66,7 +84,7 @@ impl Group {
         invocation: &Invocation<'_>,
         timeout: Option<Duration>,
         next: Next,
-        completion: impl FnOnce() -> Result<Box<dyn Completion>>,
+        completion: impl FnOnce(Number) -> Result<Box<dyn Completion>>,
     ) -> Result<Started> {
         let mut place = self.admit(invocation, timeout)?;
         let mut begun = None;
@@ -90,16 +108,12 @@ impl Group {
             match attempt {
                 Attempt::Open(state) => begun = state,
                 Attempt::Ended(Ok(outcome)) => {
-                    return Ok(Started::Ended { sequence: place.sequence, timeout: place.timeout, outcome });
+                    return Ok(Started::Ended { number: place.number(), outcome });
                 }
                 Attempt::Ended(Err(error)) => return Err(place.fail(error)),
             }
         }
-        let completion = match completion() {
-            Ok(completion) => completion,
-            // The peers expect this rank.
-            Err(error) => return Err(place.fail(error)),
-        };
+        let completion = place.complete_with(completion)?;
         let operation = place.operation();
         let engine = place.engine;
         place.submit(operation.clone(), begun, completion);
@@ -115,7 +129,7 @@ impl Group {
     }
 
     pub(super) fn run_for(&self, invocation: &Invocation<'_>, timeout: Option<Duration>) -> Result<Outcome> {
-        let operation = match self.start(invocation, timeout, Next::Waits, || Ok(Box::new(Nobody)))? {
+        let operation = match self.start(invocation, timeout, Next::Waits, |_| Ok(Box::new(Nobody)))? {
             Started::Ended { outcome, .. } => return Ok(outcome),
             Started::Pending(operation) => operation,
         };
@@ -187,6 +201,18 @@ impl<'a> Place<'a> {
             (Reach::Node(shared), _) => Some(shared),
             _ => None,
         }
+    }
+
+    fn number(&self) -> Number {
+        Number { sequence: self.sequence, timeout: self.timeout }
+    }
+
+    /// Has the completion made. If it cannot be, the group fails, since its peers expect this rank.
+    fn complete_with(
+        &self,
+        completion: impl FnOnce(Number) -> Result<Box<dyn Completion>>,
+    ) -> Result<Box<dyn Completion>> {
+        completion(self.number()).map_err(|error| self.fail(error))
     }
 
     fn operation(&self) -> Arc<Operation> {

@@ -11,7 +11,7 @@ mod world;
 
 pub use crate::collective::{Call, Invocation};
 pub use address::Address;
-pub use issue::{Next, Started};
+pub use issue::{Next, Number, Started};
 pub use world::world_broadcast;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -101,18 +101,20 @@ impl Group {
         let wishes = wishes(&options.overrides)?;
         let (environment, engine) = start()?;
         let world_ranks = address::check(addresses, rank, environment)?;
-        Group::of_world_ranks(environment, engine, &world_ranks, options, &wishes)
+        let tag = address::creation_tag(&addresses[0].group);
+        Group::of_world_ranks(environment, engine, &world_ranks, tag, options, &wishes)
     }
 
-    /// A group of the processes with these ranks in MPI_COMM_WORLD, all of which are here.
+    /// A group of the processes with these ranks in MPI_COMM_WORLD, all of which are here and have the same `tag`.
     fn of_world_ranks(
         environment: &Environment,
         engine: &'static Engine,
         world_ranks: &[usize],
+        tag: i32,
         options: GroupOptions,
         wishes: &Wishes,
     ) -> Result<Group> {
-        let transport = MpiTransport::create(environment, world_ranks, address::creation_tag(&options.name))?;
+        let transport = MpiTransport::create(environment, world_ranks, tag)?;
         let (rank, size) = (transport.rank(), transport.size());
         if size != world_ranks.len() || world_ranks[rank] != environment.world_rank() {
             return Err(Error::Internal(format!("MPI made this process rank {rank} of {size} in {world_ranks:?}")));
@@ -197,6 +199,11 @@ impl Group {
     /// Drives until `operation`, of this group, is done, or for at most `limit`. Returns whether it is done.
     pub fn wait(&self, operation: &Operation, limit: Option<Duration>) -> bool {
         self.engine.wait(operation, limit)
+    }
+
+    /// Drives until none of the group's operations is pending, or for at most `limit`. Returns whether that is so.
+    pub fn quiesce(&self, limit: Duration) -> bool {
+        self.engine.quiesce(&self.lane, limit)
     }
 
     /// Ends one operation with an error, unless it ends first; its group fails with it, unless it is a monitored barrier.

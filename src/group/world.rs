@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Call, Group, GroupOptions, Invocation, start, wishes};
+use super::{Call, Group, GroupOptions, Invocation, address, start, wishes};
 use crate::error::{Error, Result};
 use crate::memory::Scratch;
 use crate::transport::MpiTransport;
@@ -30,7 +30,8 @@ impl Group {
             return Err(error);
         }
         let everybody: Vec<usize> = (0..environment.world_size()).collect();
-        Group::of_world_ranks(environment, engine, &everybody, options, &wishes)
+        let tag = address::creation_tag(&options.name);
+        Group::of_world_ranks(environment, engine, &everybody, tag, options, &wishes)
     }
 }
 

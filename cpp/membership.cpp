@@ -1,0 +1,200 @@
+// Groups made of the members of a group, and a group that changes its members.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <c10/util/irange.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+
+#include "core.hpp"
+
+namespace rmpi {
+namespace {
+
+using BackendPtr = c10::intrusive_ptr<c10d::Backend>;
+using OptionsPtr = c10::intrusive_ptr<c10d::Backend::Options>;
+
+/// torch's SHRINK_ABORT.
+constexpr int kShrinkAbort = 1;
+
+std::string joined(const std::vector<std::int64_t>& numbers) {
+  std::string text;
+  for (const auto number : numbers) text += (text.empty() ? "" : ",") + std::to_string(number);
+  return text;
+}
+
+/// The world's ranks of some ranks of a group that knows them.
+std::vector<std::uint64_t> global_ranks(const std::vector<std::uint64_t>& of_group, const std::vector<int>& ranks) {
+  std::vector<std::uint64_t> result;
+  if (of_group.empty()) return result;
+  result.reserve(ranks.size());
+  for (const auto rank : ranks) result.push_back(of_group.at(rank));
+  return result;
+}
+
+/// Position of `rank` among `ranks`, or -1.
+int position(const std::vector<int>& ranks, int rank) {
+  const auto found = std::find(ranks.begin(), ranks.end(), rank);
+  return found == ranks.end() ? -1 : static_cast<int>(found - ranks.begin());
+}
+
+template <class Integer>
+void check_ranks(const char* operation, const std::vector<Integer>& ranks, int size) {
+  auto sorted = ranks;
+  std::sort(sorted.begin(), sorted.end());
+  for (const auto rank : sorted) {
+    TORCH_CHECK_VALUE(rank >= 0 && rank < size, "rmpi: ", operation, ": rank ", rank,
+                      " is out of range for a group of ", size, " ranks.");
+  }
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  TORCH_CHECK_VALUE(twice == sorted.end(), "rmpi: ", operation, ": rank ", *twice, " is named twice.");
+}
+
+}  // namespace
+
+c10::intrusive_ptr<ProcessGroupRMPI::Options> ProcessGroupRMPI::child_options(const OptionsPtr& given) const {
+  auto own = c10::dynamic_intrusive_pointer_cast<Options>(given);
+  auto options = c10::make_intrusive<Options>(own ? *own : *options_);
+  if (given && !own) {
+    options->timeout = given->timeout;
+    options->group_name = given->group_name;
+    options->group_desc = given->group_desc;
+    options->global_ranks_in_group = given->global_ranks_in_group;
+  }
+#if TORCH_RMPI_HAS_RECONFIGURE
+  options->enable_reconfigure = false;
+#endif
+  return options;
+}
+
+bool ProcessGroupRMPI::supportsSplitting() const { return true; }
+
+BackendPtr ProcessGroupRMPI::split(const c10::intrusive_ptr<c10d::Store>& store, const std::vector<int>& ranks,
+                                   const OptionsPtr& given) {
+  core().owner.check("split");
+  TORCH_CHECK_VALUE(store != nullptr, "rmpi: split needs a store, but it is null.");
+  check_ranks("split", ranks, size_);
+  const auto rank = position(ranks, rank_);
+  if (rank < 0) return nullptr;
+  auto options = child_options(given);
+  options->global_ranks_in_group = global_ranks(options_->global_ranks_in_group, ranks);
+  return c10::make_intrusive<ProcessGroupRMPI>(store, rank, static_cast<int>(ranks.size()), std::move(options));
+}
+
+BackendPtr ProcessGroupRMPI::merge(const c10::intrusive_ptr<c10d::Store>& store, const OptionsPtr& given,
+                                   const int& rank, const int& size) {
+  auto options = child_options(given);
+  // Ranks of this group say nothing of the others.
+  if (!given || given->global_ranks_in_group.size() != static_cast<std::size_t>(size)) {
+    options->global_ranks_in_group.clear();
+  }
+  return c10::make_intrusive<ProcessGroupRMPI>(store, rank, size, std::move(options));
+}
+
+bool ProcessGroupRMPI::supportsShrinking() const { return true; }
+
+BackendPtr ProcessGroupRMPI::shrink(const std::vector<std::int64_t>& ranks_to_exclude, int flags,
+                                    const OptionsPtr& given) {
+  core().owner.check("shrink");
+  check_ranks("shrink", ranks_to_exclude, size_);
+  TORCH_CHECK_VALUE(flags == 0 || flags == kShrinkAbort, "rmpi: shrink: flags ", flags,
+                    " are none of 0 and 1 (SHRINK_ABORT).");
+  auto excluded = ranks_to_exclude;
+  std::sort(excluded.begin(), excluded.end());
+  std::vector<int> ranks;
+  for (const auto rank : c10::irange(size_)) {
+    if (!std::binary_search(excluded.begin(), excluded.end(), rank)) ranks.push_back(rank);
+  }
+  const auto rank = position(ranks, rank_);
+  TORCH_CHECK_VALUE(rank >= 0, "rmpi: shrink: this rank, ", rank_,
+                    ", is among those to exclude; only the others call it.");
+
+  if (flags == kShrinkAbort) abort();
+  auto options = child_options(given);
+  const auto suffix = "shrunk:" + joined(excluded);
+  if (!given || given->group_name.empty() || given->group_name == options_->group_name) {
+    options->group_name = options_->group_name + ":" + suffix;
+  }
+  options->global_ranks_in_group = global_ranks(options_->global_ranks_in_group, ranks);
+  const auto store = c10::make_intrusive<c10d::PrefixStore>(suffix, store_);
+  return c10::make_intrusive<ProcessGroupRMPI>(store, rank, static_cast<int>(ranks.size()), std::move(options));
+}
+
+#if TORCH_RMPI_HAS_RECONFIGURE
+namespace {
+
+constexpr const char* kHandlePrefix = "rmpi:";
+
+std::vector<c10d::ReconfigureHandle> in_rank_order(const c10d::ReconfigureOptions& opts) {
+  if (const auto* ordered = std::get_if<std::vector<c10d::ReconfigureHandle>>(&opts.handles)) return *ordered;
+  const auto& any = std::get<std::unordered_set<c10d::ReconfigureHandle>>(opts.handles);
+  std::vector<c10d::ReconfigureHandle> handles(any.begin(), any.end());
+  // The rank in MPI_COMM_WORLD comes first, with as many digits in each.
+  std::sort(handles.begin(), handles.end());
+  return handles;
+}
+
+}  // namespace
+
+bool ProcessGroupRMPI::supportsReconfigure() const { return true; }
+
+c10d::ReconfigureHandle ProcessGroupRMPI::get_reconfigure_handle() const {
+  start(options_->timeout);
+  char handle[64];
+  std::snprintf(handle, sizeof(handle), "%s%08d:%ld:%llu", kHandlePrefix, world_rank(), static_cast<long>(getpid()),
+                static_cast<unsigned long long>(instance_));
+  return handle;
+}
+
+c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::reconfigure(const c10d::ReconfigureOptions& opts) {
+  const auto handles = in_rank_order(opts);
+  for (const auto& handle : handles) {
+    TORCH_CHECK_VALUE(
+        handle.starts_with(kHandlePrefix), "rmpi: reconfigure: \"", handle,
+        "\" is not a handle of this backend; give what get_reconfigure_handle() of each member returned.");
+    TORCH_CHECK_VALUE(std::count(handles.begin(), handles.end(), handle) == 1, "rmpi: reconfigure: the handle \"",
+                      handle, "\" is given twice.");
+  }
+  const auto own = std::find(handles.begin(), handles.end(), get_reconfigure_handle());
+  TORCH_CHECK_VALUE(own != handles.end(), "rmpi: reconfigure: this group's own handle is not among the ",
+                    handles.size(), " that were given; only members call it.");
+  TORCH_CHECK_VALUE(!used_uuids_.contains(opts.uuid), "rmpi: reconfigure: the uuid ", opts.uuid,
+                    " was used before on this group; each needs a new one.");
+  const auto timeout = opts.timeout.value_or(options_->timeout);
+  TORCH_CHECK_VALUE(timeout.count() >= 0, "rmpi: reconfigure: a timeout of ", timeout.count(), " ms is negative.");
+
+  used_uuids_.insert(opts.uuid);
+  leave();
+  const auto generation = "reconfigured:" + std::to_string(opts.uuid);
+  auto options = *options_;
+  options.timeout = timeout;
+  options.group_name += ":" + generation;
+  const auto rank = static_cast<int>(own - handles.begin());
+  const auto size = static_cast<int>(handles.size());
+  core_ = connect(c10::make_intrusive<c10d::PrefixStore>(generation, store_), rank, size, options);
+  core_->group->set_timeout(options_->timeout.count());
+  rank_ = rank;
+  size_ = size;
+
+  auto work = c10::make_intrusive<WorkRMPI>(observers_, rank_, c10d::OpType::UNKNOWN, nullptr,
+                                            c10::ArrayRef<at::Tensor>(), WorkRMPI::Results(), std::nullopt);
+  work->finish_at_once(-1);
+  return work;
+}
+
+void ProcessGroupRMPI::leave() {
+  if (!core_) return;
+  core_->owner.check("reconfigure");
+  if (!core_->group->quiesce(0)) core_->group->abort("the group was reconfigured");
+  core_->shutdown();
+  observers_->recovered();
+  previous_core_ = std::move(core_);
+}
+#endif
+
+}  // namespace rmpi

@@ -1,0 +1,118 @@
+#include "observers.hpp"
+
+#include <utility>
+
+#include <c10/util/Logging.h>
+
+#include "foreign.hpp"
+#include "interrupt.hpp"
+
+namespace rmpi {
+
+template <class Hook, class Change>
+void Observers::change(std::shared_ptr<const Table<Hook>>& table, Change&& change) {
+  std::shared_ptr<const Table<Hook>> previous;
+  {
+    const std::lock_guard<std::mutex> lock(tables_mutex_);
+    auto next = table ? std::make_shared<Table<Hook>>(*table) : std::make_shared<Table<Hook>>();
+    change(*next);
+    previous = std::exchange(table, std::move(next));
+  }
+  // The hook that went dies here, outside the lock: its destructor may run foreign code.
+}
+
+template <class Hook>
+std::shared_ptr<const Observers::Table<Hook>> Observers::current(
+    const std::shared_ptr<const Table<Hook>>& table) const {
+  const std::lock_guard<std::mutex> lock(tables_mutex_);
+  return table;
+}
+
+void Observers::add_completion_hook(std::int64_t id, CompletionHook hook) {
+  change(completion_hooks_, [&](auto& table) { table[id] = std::move(hook); });
+  has_completion_hooks_.store(true, std::memory_order_relaxed);
+}
+
+void Observers::remove_completion_hook(std::int64_t id) {
+  change(completion_hooks_, [&](auto& table) {
+    table.erase(id);
+    has_completion_hooks_.store(!table.empty(), std::memory_order_relaxed);
+  });
+}
+
+void Observers::add_abort_hook(std::int64_t id, AbortHook hook) {
+  change(abort_hooks_, [&](auto& table) { table[id] = std::move(hook); });
+}
+
+void Observers::remove_abort_hook(std::int64_t id) {
+  change(abort_hooks_, [&](auto& table) { table.erase(id); });
+}
+
+void Observers::completed(std::uint64_t key, std::optional<float> milliseconds) const noexcept {
+  if (!has_completion_hooks_.load(std::memory_order_relaxed) || is_interpreter_ending()) return;
+  const auto hooks = current(completion_hooks_);
+  for (const auto& [id, hook] : *hooks) {
+    run_foreign([&hook = hook, key, milliseconds] { hook(key, milliseconds); },
+                [id = id] { return c10::str("completion hook ", id); });
+  }
+}
+
+void Observers::failed() noexcept {
+  if (is_interpreter_ending() || failing_.load() == std::this_thread::get_id()) return;
+  // Whoever comes second waits: the process may end as soon as this returns, and the hooks save what explains why.
+  const std::lock_guard<std::mutex> lock(failure_mutex_);
+  if (std::exchange(has_failed_, true)) return;
+  const auto hooks = current(abort_hooks_);
+  if (!hooks) return;
+  failing_.store(std::this_thread::get_id());
+  for (const auto& [id, hook] : *hooks) {
+    run_foreign([&hook = hook] { hook(); }, [id = id] { return c10::str("abort hook ", id); });
+  }
+  failing_.store(std::thread::id());
+}
+
+void Observers::recovered() {
+  const std::lock_guard<std::mutex> lock(failure_mutex_);
+  has_failed_ = false;
+}
+
+void Observers::set_report(Report report) {
+  auto next = std::make_shared<const Report>(std::move(report));
+  {
+    const std::lock_guard<std::mutex> lock(reports_mutex_);
+    report_.swap(next);
+  }
+  has_report_.store(true, std::memory_order_relaxed);
+}
+
+std::unique_ptr<Observers::Due> Observers::report_due() {
+  if (!has_report_.load(std::memory_order_relaxed)) return nullptr;
+  return std::make_unique<Due>(shared_from_this());
+}
+
+bool Observers::await_reports(std::chrono::milliseconds limit) {
+  std::unique_lock<std::mutex> lock(reports_mutex_);
+  return none_due_.wait_for(lock, limit, [this] { return reports_due_ == 0; });
+}
+
+Observers::Due::Due(std::shared_ptr<Observers> observers) : observers_(std::move(observers)) {
+  const std::lock_guard<std::mutex> lock(observers_->reports_mutex_);
+  ++observers_->reports_due_;
+}
+
+Observers::Due::~Due() {
+  const std::lock_guard<std::mutex> lock(observers_->reports_mutex_);
+  if (--observers_->reports_due_ == 0) observers_->none_due_.notify_all();
+}
+
+void Observers::Due::report(std::shared_ptr<c10d::WorkInfo> info) noexcept {
+  if (is_interpreter_ending()) return;
+  std::shared_ptr<const Report> report;
+  {
+    const std::lock_guard<std::mutex> lock(observers_->reports_mutex_);
+    report = observers_->report_;
+  }
+  run_foreign([&] { (*report)(std::move(info)); }, [] { return std::string("the on-completion hook"); });
+}
+
+}  // namespace rmpi
