@@ -3,12 +3,11 @@
 import contextlib
 
 import torch
-import torch.distributed as dist
 from multirank import multirank
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
-from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from training import RATE, STEPS, loss_of, model, train_alone
+from torch.utils.checkpoint import checkpoint
+from training import BATCH, RATE, STEPS, assert_equal_to_one_process, loss_of, model, train
 
 
 def wrap(ctx, **options):
@@ -16,41 +15,40 @@ def wrap(ctx, **options):
     return DistributedDataParallel(model(seed=ctx.rank), process_group=ctx.group, **options)
 
 
-def train(ctx, network, optimizer=None):
-    optimizer = optimizer or torch.optim.SGD(network.parameters(), RATE)
+def assert_trains_as_one_process(ctx, make, loss_of, **options):
+    """For any model, `make(seed)`, and any loss of a step and rank. A gradient is the mean over the ranks."""
+    network = DistributedDataParallel(make(ctx.rank), process_group=ctx.group, **options)
+    plain = make(0)
+    optimizers = [torch.optim.SGD(each.parameters(), RATE) for each in (network, plain)]
     for step in range(STEPS):
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss_of(network, step, ctx.rank).backward()
-        optimizer.step()
-
-
-def assert_equal_to_one_process(ctx, network, tolerance=1e-6):
-    for actual, expected in zip(network.parameters(), train_alone(ctx.size), strict=True):
-        torch.testing.assert_close(actual.detach(), expected, rtol=tolerance, atol=tolerance)
+        for rank in range(ctx.size):
+            (loss_of(plain, step, rank) / ctx.size).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for (name, actual), expected in zip(network.module.named_parameters(), plain.parameters(), strict=True):
+        assert (actual.grad is None) == (expected.grad is None), name
+        torch.testing.assert_close(actual.detach(), expected.detach(), rtol=1e-5, atol=1e-6)
 
 
 @multirank(1, 2, 4)
 def test_equals_one_process(ctx):
-    for options in ({}, {"bucket_cap_mb": 0.0005}, {"gradient_as_bucket_view": True}, {"find_unused_parameters": True}):
+    for options in ({}, {"gradient_as_bucket_view": True}, {"find_unused_parameters": True}, {"static_graph": True}):
         network = wrap(ctx, **options)
-        train(ctx, network)
+        train(network, ctx.rank)
         assert_equal_to_one_process(ctx, network)
 
 
 @multirank(2, 4)
-def test_bf16_hook(ctx):
-    network = wrap(ctx)
-    network.register_comm_hook(ctx.group, default_hooks.bf16_compress_hook)
-    train(ctx, network)
-    assert_equal_to_one_process(ctx, network, tolerance=0.02)
-
-
-@multirank(2, 4)
-def test_all_reduce_hook(ctx):
-    network = wrap(ctx)
-    network.register_comm_hook(ctx.group, default_hooks.allreduce_hook)
-    train(ctx, network)
-    assert_equal_to_one_process(ctx, network)
+def test_several_buckets(ctx):
+    """Each is reduced as soon as backward has its gradients, while it goes on with the others."""
+    for view in (False, True):
+        network = wrap(ctx, bucket_cap_mb=0.0001, gradient_as_bucket_view=view)
+        train(network, ctx.rank)
+        assert_equal_to_one_process(ctx, network)
+        assert len(network._get_ddp_logging_data()["rebuilt_bucket_sizes"].split(",")) == 3
 
 
 @multirank(2, 4)
@@ -67,26 +65,103 @@ def test_no_sync_accumulates(ctx):
         torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-5, atol=1e-6)
 
 
+class Branches(nn.Module):
+    """Of four branches a call uses one, and of the last one nobody."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Linear(8, 8)
+        self.branches = nn.ModuleList(nn.Linear(8, 3) for _ in range(4))
+
+    def forward(self, inputs, branch):
+        return self.branches[branch](torch.tanh(self.first(inputs)))
+
+
+def loss_of_branch(network, step, rank):
+    return loss_of(lambda inputs: network(inputs, (step + rank) % 3), step, rank)
+
+
 @multirank(2, 4)
-def test_zero_redundancy_optimizer(ctx):
-    network = wrap(ctx)
-    optimizer = ZeroRedundancyOptimizer(network.parameters(), torch.optim.SGD, ctx.group, lr=RATE)
-    train(ctx, network, optimizer)
-    assert_equal_to_one_process(ctx, network)
+def test_unused_parameters(ctx):
+    """Ranks that use different parameters in each step."""
+    for view in (False, True):
+        assert_trains_as_one_process(
+            ctx,
+            Branches,
+            loss_of_branch,
+            find_unused_parameters=True,
+            gradient_as_bucket_view=view,
+            bucket_cap_mb=0.0001,
+        )
+
+
+class Recomputing(nn.Module):
+    """Uses one layer twice, another one never, and computes activations again in backward."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.twice, self.last, self.unused = (nn.Linear(8, width) for width in (8, 8, 3, 3))
+
+    def forward(self, inputs):
+        hidden = torch.tanh(self.first(inputs))
+        for _ in range(2):
+            hidden = checkpoint(lambda given: torch.tanh(self.twice(given)), hidden, use_reentrant=False)
+        return self.last(hidden)
+
+
+@multirank(2, 4)
+def test_static_graph(ctx):
+    assert_trains_as_one_process(ctx, Recomputing, loss_of, static_graph=True, bucket_cap_mb=0.0001)
+
+
+class Words(nn.Module):
+    """Embeddings with sparse gradients: of rows that differ by rank, and repeat."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding = nn.EmbeddingBag(20, 8, sparse=True)
+        self.output = nn.Linear(8, 3)
+
+    def forward(self, words):
+        return self.output(self.embedding(words))
+
+
+def loss_of_words(network, step, rank):
+    generator = torch.Generator().manual_seed(50 * step + rank)
+    words = torch.randint(rank, 12 + rank, (BATCH, 3 + rank), generator=generator)
+    return loss_of(lambda _: network(words), step, rank)
+
+
+@multirank(2, 4)
+def test_sparse_embedding(ctx):
+    assert_trains_as_one_process(ctx, Words, loss_of_words)
 
 
 @multirank(2, 4)
 def test_join_with_uneven_inputs(ctx):
-    network = wrap(ctx)
-    with network.join():
-        for step in range(ctx.rank + 1):
-            loss_of(network, step, ctx.rank).backward()
-    dist.barrier(ctx.group)
+    """Rank r has r + 2 batches; a mean is over all ranks, or over those that still have one. All end with one model."""
+    batches = [rank + 2 for rank in range(ctx.size)]
+    for all_ranks in (True, False):
+        network, plain = wrap(ctx), model()
+        with network.join(divide_by_initial_world_size=all_ranks):
+            train(network, ctx.rank, steps=batches[ctx.rank])
+        optimizer = torch.optim.SGD(plain.parameters(), RATE)
+        for step in range(max(batches)):
+            optimizer.zero_grad()
+            active = [rank for rank in range(ctx.size) if step < batches[rank]]
+            for rank in active:
+                (loss_of(plain, step, rank) / (ctx.size if all_ranks else len(active))).backward()
+            optimizer.step()
+        for actual, expected in zip(network.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(actual.detach(), expected.detach(), rtol=1e-5, atol=1e-6)
 
 
 @multirank(2, 4)
 def test_buffers_follow_rank_0(ctx):
-    network = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3))
+    network = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     network = DistributedDataParallel(network, process_group=ctx.group)
     for step in range(3):
         loss_of(network, step, ctx.rank).backward()
@@ -95,28 +170,3 @@ def test_buffers_follow_rank_0(ctx):
     network._sync_buffers()
     mean = network.module[1].running_mean
     ctx.same(mean.tolist())
-
-
-@multirank(2, 4)
-def test_comm_hooks(ctx):
-    """PowerSGD's waits for futures in callbacks of others."""
-    hooks = [
-        (
-            powerSGD_hook.PowerSGDState(ctx.group, matrix_approximation_rank=1, start_powerSGD_iter=2),
-            powerSGD_hook.powerSGD_hook,
-        ),
-        (ctx.group, default_hooks.fp16_compress_hook),
-        (ctx.group, default_hooks.bf16_compress_hook),
-    ]
-    for state, hook in hooks:
-        network = torch.nn.Sequential(torch.nn.Linear(8, 50), torch.nn.Tanh(), torch.nn.Linear(50, 3))
-        network = DistributedDataParallel(network, process_group=ctx.group, bucket_cap_mb=0.001)
-        network.register_comm_hook(state, hook)
-        optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
-        before = [loss_of(network.module, 0, rank).item() for rank in range(ctx.size)]
-        for _ in range(6):
-            optimizer.zero_grad()
-            loss_of(network, 0, ctx.rank).backward()
-            optimizer.step()
-        assert sum(loss_of(network.module, 0, rank).item() for rank in range(ctx.size)) < sum(before), hook.__name__
-        ctx.same([parameter.tolist() for parameter in network.parameters()])

@@ -23,6 +23,15 @@ def loss_of(network, step, rank, dtype=torch.float32):
     return nn.functional.mse_loss(network(inputs.to(dtype)).float(), targets)
 
 
+def train(network, rank, optimizer=None, steps=STEPS):
+    """Takes steps with the batches of this rank, by SGD unless another optimizer is given."""
+    optimizer = optimizer or torch.optim.SGD(network.parameters(), RATE)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss_of(network, step, rank).backward()
+        optimizer.step()
+
+
 def train_alone(size, dtype=torch.float32, divisor=None, reduce_dtype=torch.float32):
     """One process that takes the gradients of all ranks' batches, sums and divides them, and steps in f32.
 
@@ -42,3 +51,9 @@ def train_alone(size, dtype=torch.float32, divisor=None, reduce_dtype=torch.floa
             for total, parameter in zip(sums, master.parameters(), strict=True):
                 parameter.sub_(RATE * (total / (divisor or size)).to(reduce_dtype).float())
     return [parameter.detach() for parameter in master.parameters()]
+
+
+def assert_equal_to_one_process(ctx, network, tolerance=1e-6):
+    """For a network that `train` has trained on all ranks."""
+    for actual, expected in zip(network.parameters(), train_alone(ctx.size), strict=True):
+        torch.testing.assert_close(actual.detach(), expected, rtol=tolerance, atol=tolerance)
