@@ -9,7 +9,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from multirank import multirank
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -42,7 +48,7 @@ def train(network, optimizer, ctx, steps):
 
 
 def optimizer_of(network):
-    return torch.optim.SGD(network.parameters(), RATE, momentum=0.9)
+    return torch.optim.Adam(network.parameters(), RATE / 10)
 
 
 @multirank(2, 4)
@@ -81,22 +87,22 @@ def test_other_meshes_and_numbers_of_ranks(ctx):
         assert torch.equal(alone["weight"], full)
 
 
+def begin(ctx, seed):
+    network = fully_shard(model(seed), mesh=init_device_mesh("cpu", (ctx.size,)))
+    # Gloo has no AVG.
+    network.set_force_sum_reduction_for_comms(ctx.backend == "gloo")
+    return network, optimizer_of(network)
+
+
 @multirank(2, 4)
 def test_training_goes_on_from_a_checkpoint(ctx):
-    """FSDP2 and its optimizer's momentum, into a model that begins anew."""
-    mesh = init_device_mesh("cpu", (ctx.size,))
-
-    def begin(seed):
-        network = fully_shard(model(seed), mesh=mesh)
-        network.set_force_sum_reduction_for_comms(ctx.backend == "gloo")
-        return network, optimizer_of(network)
-
-    first, first_optimizer = begin(0)
+    """FSDP2 and its optimizer's moments, into a model that begins anew."""
+    first, first_optimizer = begin(ctx, 0)
     train(first, first_optimizer, ctx, range(STEPS))
     with folder(ctx) as path:
         state = dict(zip(("model", "optimizer"), get_state_dict(first, first_optimizer), strict=True))
         dcp.save(state, checkpoint_id=path, process_group=ctx.group)
-        second, second_optimizer = begin(1)
+        second, second_optimizer = begin(ctx, 1)
         state = dict(zip(("model", "optimizer"), get_state_dict(second, second_optimizer), strict=True))
         dcp.load(state, checkpoint_id=path, process_group=ctx.group)
         set_state_dict(second, second_optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
@@ -104,6 +110,18 @@ def test_training_goes_on_from_a_checkpoint(ctx):
         train(network, optimizer, ctx, range(STEPS, 2 * STEPS))
     for actual, expected in zip(second.parameters(), first.parameters(), strict=True):
         assert torch.equal(actual.to_local(), expected.to_local())
+
+
+@multirank(2, 4)
+def test_parameters_through_rank_0(ctx):
+    """Rank 0 gathers the full parameters, and gives them out to a model that has others."""
+    (first, _), (second, _) = begin(ctx, 0), begin(ctx, 1)
+    state = get_model_state_dict(first, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    assert bool(state) == (ctx.rank == 0)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(second, state, options=options)
+    for actual, expected in zip(second.parameters(), model(0).parameters(), strict=True):
+        assert torch.equal(actual.full_tensor(), expected)
 
 
 @multirank(2, 4)
