@@ -1,6 +1,7 @@
 """Training by a pipeline schedule equals training in one process, whatever the schedule and the stages on each rank."""
 
 import torch
+import torch.distributed.config as dist_config
 from multirank import multirank
 from torch import nn
 from torch.distributed.pipelining import (
@@ -111,3 +112,11 @@ def test_interleaved_zero_bubble(ctx):
 def test_zbv_zero_bubble(ctx):
     """The stages go down the ranks and up again."""
     several_stages(ctx, ScheduleZBVZeroBubble, [ctx.rank, 2 * ctx.size - 1 - ctx.rank])
+
+
+@multirank(2, 4)
+def test_groups_for_each_pair_of_stages(ctx):
+    """torch splits off a group for each direction between two ranks, so that messages of one do not wait for others."""
+    with dist_config.patch(pipeline_per_edge_p2p=True):
+        one_stage(ctx, Schedule1F1B)
+        several_stages(ctx, ScheduleInterleaved1F1B, [ctx.rank, ctx.rank + ctx.size])
