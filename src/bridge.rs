@@ -168,6 +168,12 @@ mod ffi {
         source: String,
     }
 
+    /// A number that says what a group occupies.
+    struct MemoryStat {
+        name: String,
+        value: u64,
+    }
+
     // SAFETY: cxx checks these signatures against the header, whose functions may be called from any thread, one at a time.
     unsafe extern "C++" {
         include!("bridge/completion.hpp");
@@ -220,6 +226,15 @@ mod ffi {
             outputs: &[Region],
             issuer: Pin<&mut Issuer>,
         ) -> Result<Issued>;
+        /// How long `issue` would take, in microseconds; after `prepare_estimates`. Nothing moves.
+        ///
+        /// # Safety
+        /// As for `issue`.
+        unsafe fn estimate(self: &Group, call: &Call, inputs: &[Region], outputs: &[Region]) -> Result<f64>;
+        /// Every rank calls it, in the order of collectives. Blocks while operations are measured, if that has not been done.
+        fn prepare_estimates(self: &Group) -> Result<()>;
+        /// The same group, for another thread.
+        fn share(self: &Group) -> Box<Group>;
         /// What `Issued` points to.
         ///
         /// # Safety
@@ -235,6 +250,8 @@ mod ffi {
         /// Lets pending operations end for at most `slice_ms`, then gives the communicators back; true: done. Call it
         /// again until it is.
         fn shutdown(self: &Group, slice_ms: u64) -> Result<bool>;
+        /// What the group occupies.
+        fn memory_stats(self: &Group) -> Vec<MemoryStat>;
         /// Drives until none of the group's operations is pending; false when the time is up.
         fn quiesce(self: &Group, milliseconds: u64) -> bool;
         /// `None` while the group is healthy.
@@ -464,6 +481,31 @@ impl Group {
         })
     }
 
+    /// # Safety
+    /// See the declaration.
+    unsafe fn estimate(
+        &self,
+        call: &ffi::Call,
+        inputs: &[ffi::Region],
+        outputs: &[ffi::Region],
+    ) -> std::result::Result<f64, Thrown> {
+        guard(|| {
+            // SAFETY: the caller keeps the regions until this returns.
+            let (inputs, outputs) = unsafe { (views(inputs), views(outputs)) };
+            let invocation = Invocation::new(to_call(call)?, inputs, outputs).of(data_type(call.dtype)?);
+            let time = self.0.estimate(&invocation)?;
+            time.ok_or_else(|| Error::Internal("estimates have not been prepared".to_owned()))
+        })
+    }
+
+    fn prepare_estimates(&self) -> std::result::Result<(), Thrown> {
+        guard(|| self.0.prepare_estimates())
+    }
+
+    fn share(&self) -> Box<Group> {
+        Box::new(Group(self.0.clone()))
+    }
+
     fn sequence_number(&self) -> u64 {
         self.0.sequence_number()
     }
@@ -482,6 +524,11 @@ impl Group {
 
     fn shutdown(&self, slice_ms: u64) -> std::result::Result<bool, Thrown> {
         guard(|| self.0.shutdown(Duration::from_millis(slice_ms)))
+    }
+
+    fn memory_stats(&self) -> Vec<ffi::MemoryStat> {
+        let stat = |(name, value): (&str, usize)| ffi::MemoryStat { name: name.to_owned(), value: value as u64 };
+        guard_or(Vec::new(), || self.0.memory().map(stat).into())
     }
 
     fn quiesce(&self, milliseconds: u64) -> bool {

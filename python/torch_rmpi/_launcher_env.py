@@ -66,6 +66,24 @@ LAUNCHERS = (
 )
 
 
+#: What torchrun tells a process of its place. TORCHELASTIC_RESTART_COUNT and its kin say nothing of that.
+_TORCHRUN_PLACE = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
+    *("ROLE_RANK", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE"),
+)
+
+
+def forget_outer(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Removes, on a rank that `torch_rmpi.run` starts, what was said of the process that ran it.
+
+    Under torchrun, which can start a job again, that process is a world of its own: every rank of the job would take
+    itself for one.
+    """
+    for name in _TORCHRUN_PLACE if "TORCHELASTIC_RUN_ID" in environ else ("RANK", "WORLD_SIZE"):
+        environ.pop(name, None)
+
+
 @dataclass(frozen=True)
 class Launch:
     """How this process was started, as far as its environment tells."""

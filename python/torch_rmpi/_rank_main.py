@@ -43,6 +43,7 @@ def set_environment() -> None:
     """
     # A rank that starts a job of its own: the place that its children inherit the claim to is not theirs.
     os.environ.pop(_launcher_env.CLAIM, None)
+    _launcher_env.forget_outer()
     launch = _launcher_env.detect()
     if launch is None:
         return

@@ -133,7 +133,12 @@ impl Group {
             Started::Ended { outcome, .. } => return Ok(outcome),
             Started::Pending(operation) => operation,
         };
-        while !self.wait(&operation, None) {}
+        self.end_of(&operation)
+    }
+
+    /// Waits for the end of an operation.
+    pub(super) fn end_of(&self, operation: &Operation) -> Result<Outcome> {
+        while !self.wait(operation, None) {}
         match operation.result() {
             Some(result) => result.clone(),
             None => Err(Error::Internal(format!("{operation} ended without a result"))),
@@ -243,7 +248,7 @@ impl<'a> Place<'a> {
 }
 
 /// Nobody but the waiter is to be told.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Completion for Nobody {
     fn finish(&mut self, _: &Result<Outcome>) {}

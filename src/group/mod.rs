@@ -2,6 +2,7 @@
 
 mod address;
 mod check;
+mod estimate;
 mod inline;
 mod issue;
 mod neighbours;
@@ -84,6 +85,7 @@ pub struct Group {
     closed: OnceCell<Instant>,
     /// Monitored barriers whose messages may still come when nobody will receive them: those that have not passed.
     strays: Arc<AtomicUsize>,
+    estimates: estimate::Estimates,
 }
 
 /// How many operations of each kind were issued.
@@ -138,6 +140,7 @@ impl Group {
             patience: inline::Patience::default(),
             closed: OnceCell::new(),
             strays: Arc::default(),
+            estimates: estimate::Estimates::default(),
         };
         group.set_timeout(options.timeout);
         group
@@ -178,6 +181,16 @@ impl Group {
     /// Operations whose memory is in use.
     pub fn pending(&self) -> usize {
         self.lane.pending()
+    }
+
+    /// What the group occupies: names and numbers, of bytes where the name says so.
+    pub fn memory(&self) -> [(&'static str, usize); 3] {
+        let node = self.reach.node();
+        [
+            ("shared_bytes", node.map_or(0, |node| node.segment_len())),
+            ("own_shared_bytes", node.map_or(0, |node| node.own_len())),
+            ("pending_operations", self.pending()),
+        ]
     }
 
     /// The kind of the failure, or `None`.

@@ -59,6 +59,11 @@ impl Layout {
         self.ranks * self.area() + self.ranks * self.ranks * (RING_HEADER + self.ring_len())
     }
 
+    /// Bytes of the segment that one rank writes.
+    pub fn own_len(&self) -> usize {
+        self.len() / self.ranks
+    }
+
     /// Where the ring of a sender and a receiver begins.
     pub fn ring(&self, sender: usize, receiver: usize) -> usize {
         debug_assert!(sender < self.ranks && receiver < self.ranks);

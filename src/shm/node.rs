@@ -457,6 +457,16 @@ impl Node {
         self.check_lives(self.peers())
     }
 
+    /// Bytes of memory that the group's ranks on this node share. Pages take memory when they are first written.
+    pub fn segment_len(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// Bytes of this rank's two slots, and of the rings to its peers: as much of the segment as it writes at most.
+    pub fn own_len(&self) -> usize {
+        self.layout.own_len()
+    }
+
     pub(super) fn segment(&self) -> &Segment {
         &self.segment
     }

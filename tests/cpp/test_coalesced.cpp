@@ -52,6 +52,7 @@ RMPI_TEST(coalesced, messages_both_ways) {
   const int previous = (context.rank() + context.size() - 1) % context.size();
   Tensors sent{sample(context.rank(), {100'000})};
   Tensors received{at::zeros({100'000})};
+  CHECK_TRUE(group->supportsCoalescing());
   group->startCoalescing();
   const auto send = group->send(sent, next, 3);
   group->recv(received, previous, 3);

@@ -196,6 +196,9 @@ RMPI_TEST(reductions, sparse_all_reduce) {
     auto expected = at::zeros({size, 3, 2}, dtype);
     for (int row = 0; row < size; ++row) expected[row][0].fill_(size - row);
     CHECK_SAME(tensors[0].to_dense(), expected);
+    // The same by its own name.
+    group->allreduce_sparse(tensors)->wait();
+    CHECK_SAME(tensors[0].to_dense(), expected * size);
   }
   group->shutdown();
 }

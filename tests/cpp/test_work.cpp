@@ -93,6 +93,7 @@ RMPI_TEST(work, state_before_and_after) {
     });
     if (!work) work = group->barrier();
     work->wait();
+    work->synchronize();
     CHECK_TRUE(work->isCompleted() && work->isSuccess());
   }
   group->shutdown();

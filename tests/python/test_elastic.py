@@ -43,3 +43,28 @@ def test_restart_after_the_death_of_a_rank(tmp_path):
     # Rank 0 waits for rank 1 in the third step, so it has not saved that.
     assert begins == ["0 0", "0 2", "1 0", "1 2"], ended.output
     assert ended.printed("ENDS") == ["0 8", "1 8"], ended.output
+
+
+def test_no_rank_takes_itself_for_the_world_that_torchrun_describes(tmp_path):
+    """torchrun says RANK=0 and WORLD_SIZE=1 of the launcher: with these, env:// would make each rank a world."""
+    ended = run(
+        tmp_path,
+        """
+        import os
+        import torch.distributed as dist
+
+        try:
+            dist.init_process_group("rmpi", init_method="env://")
+        except ValueError as error:
+            print("REFUSED", "RANK" in str(error), flush=True)
+        print("LOCAL", os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"], flush=True)
+        dist.init_process_group("rmpi", init_method="mpi://")
+        print("WORLD", dist.get_rank(), dist.get_world_size(), flush=True)
+        dist.destroy_process_group()
+        """,
+        command=[*ELASTIC, *launcher(2)],
+    )
+    assert ended.code == 0, ended.output
+    assert ended.printed("REFUSED") == ["True", "True"], ended.output
+    assert ended.printed("LOCAL") == ["0 2", "1 2"], ended.output
+    assert ended.printed("WORLD") == ["0 2", "1 2"], ended.output

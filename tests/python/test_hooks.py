@@ -1,5 +1,6 @@
-"""Hooks of a group as Python sees them: pre, post, completion and abort hooks, the flight recorder, the NaN check, durations
-and extensions of the timeout."""
+"""Hooks of a group as Python sees them: pre, post, completion and abort hooks, what is built on them (the flight
+recorder, the NaN check), durations, and extensions of the timeout.
+"""
 
 import json
 import threading

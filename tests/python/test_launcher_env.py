@@ -83,3 +83,16 @@ def test_a_group_larger_than_the_world_is_refused() -> None:
         _launcher_env.require_world(4, 1, TORCHRUN)
     with pytest.raises(RuntimeError, match="no launcher's variables are set"):
         _launcher_env.require_world(4, 1, {})
+
+
+def test_a_rank_forgets_what_was_said_of_the_process_that_ran_its_launcher() -> None:
+    within_torchrun = {**TORCHRUN, **OPENMPI, "MASTER_ADDR": "host", "TORCHELASTIC_RESTART_COUNT": "1"}
+    _launcher_env.forget_outer(within_torchrun)
+    assert within_torchrun == {**OPENMPI, "TORCHELASTIC_RESTART_COUNT": "1"}
+    launch = _launcher_env.detect(within_torchrun)
+    assert launch is not None
+    assert (launch.rank, launch.local_rank) == (3, 1)
+    # Some clusters set them for each of their containers.
+    container = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "host", **HYDRA}
+    _launcher_env.forget_outer(container)
+    assert container == {"MASTER_ADDR": "host", **HYDRA}

@@ -156,3 +156,18 @@ def test_options_are_ours_and_cloned(ctx):
     assert inherited.chunk_bytes == 8192
     assert inherited.group_name != group._get_backend(CPU).options.group_name
     dist.destroy_process_group(part)
+
+
+@multirank(2, 4, gloo=False)
+def test_suspend_and_resume(ctx):
+    group = ctx.new_group()
+    backend = group._get_backend(CPU)
+    before = backend.memory_stats()
+    assert before["shared_bytes"] > before["own_shared_bytes"] > 0
+    for _ in range(2):
+        backend.suspend()
+        with pytest.raises(dist.DistBackendError, match="resume"):
+            dist.all_reduce(torch.ones(1), group=group)
+        ctx.exchange()
+        backend.resume()
+        assert total(group) == ctx.size

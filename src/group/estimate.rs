@@ -1,0 +1,301 @@
+//! How long operations take, before they are carried out: curves that a group measures once, and that groups of the same
+//! kind share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use once_cell::sync::OnceCell;
+
+use super::issue::Nobody;
+use super::{Call, Group, Invocation, Next, Started, check};
+use crate::error::Result;
+use crate::memory::{Scratch, View};
+use crate::reduce::{DataType, ReduceOp, Reduction};
+
+/// The models of this process, by kind of group.
+static KNOWN: Mutex<Option<HashMap<String, Arc<Model>>>> = Mutex::new(None);
+
+/// Sizes in bytes at which operations are measured: on each of a group's ways to carry them out.
+const SIZES: [usize; 5] = [1 << 10, 16 << 10, 128 << 10, 1 << 20, 8 << 20];
+/// Groups of more ranks leave out the largest size: together they would take too much memory.
+const RANKS_FOR_ALL_SIZES: usize = 16;
+/// How much is moved for one measurement, about, and how often at least and at most an operation is done for it.
+const BYTES_PER_MEASUREMENT: usize = 8 << 20;
+const REPETITIONS: std::ops::RangeInclusive<usize> = 2..=32;
+/// So many measurements are made of each operation and size, of which the median counts.
+const MEASUREMENTS: usize = 5;
+
+/// What takes time of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Broadcast,
+    AllReduce,
+    Reduce,
+    AllGather,
+    Gather,
+    Scatter,
+    ReduceScatter,
+    AllToAll,
+    Barrier,
+    Message,
+}
+
+impl Kind {
+    const ALL: [Kind; 10] = [
+        Kind::Broadcast,
+        Kind::AllReduce,
+        Kind::Reduce,
+        Kind::AllGather,
+        Kind::Gather,
+        Kind::Scatter,
+        Kind::ReduceScatter,
+        Kind::AllToAll,
+        Kind::Barrier,
+        Kind::Message,
+    ];
+
+    fn of(call: Call) -> Kind {
+        match call {
+            Call::Broadcast { .. } => Kind::Broadcast,
+            Call::AllReduce(_) => Kind::AllReduce,
+            Call::Reduce { .. } => Kind::Reduce,
+            Call::AllGather => Kind::AllGather,
+            Call::Gather { .. } => Kind::Gather,
+            Call::Scatter { .. } => Kind::Scatter,
+            Call::ReduceScatter(_) => Kind::ReduceScatter,
+            Call::AllToAll => Kind::AllToAll,
+            Call::Barrier | Call::MonitoredBarrier { .. } => Kind::Barrier,
+            Call::Send { .. } | Call::Receive { .. } => Kind::Message,
+        }
+    }
+
+    /// The bytes that its time depends on: of one rank's memory, which is that of all blocks where ranks exchange them.
+    fn bytes(self, invocation: &Invocation<'_>, size: usize) -> usize {
+        let sum = |views: &[View]| views.iter().map(View::len).sum::<usize>();
+        let (inputs, outputs) = (sum(invocation.inputs), sum(invocation.outputs));
+        match self {
+            // Only the root has all blocks.
+            Kind::Gather => inputs * size,
+            Kind::Scatter => outputs * size,
+            _ => inputs.max(outputs),
+        }
+    }
+}
+
+/// Times in microseconds at growing sizes. Between two of them time grows with a latency and a bandwidth (Hockney's model);
+/// beyond the last, with that of the last two.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Curve(Vec<(f64, f64)>);
+
+impl Curve {
+    /// A larger operation never takes less time: what was measured otherwise is noise.
+    fn new(points: impl Iterator<Item = (usize, f64)>) -> Curve {
+        let mut longest = 0.0_f64;
+        Curve(
+            points
+                .map(|(bytes, time)| {
+                    longest = longest.max(time);
+                    (bytes as f64, longest)
+                })
+                .collect(),
+        )
+    }
+
+    fn at(&self, bytes: usize) -> f64 {
+        let (points, bytes) = (&self.0, bytes as f64);
+        let Some(&(first, shortest)) = points.first() else { return 0.0 };
+        if bytes <= first || points.len() == 1 {
+            return shortest;
+        }
+        let above = points.iter().position(|&(size, _)| bytes <= size).unwrap_or(points.len() - 1);
+        let ((low, early), (high, late)) = (points[above - 1], points[above]);
+        let slope = (late - early) / (high - low);
+        let beyond = if bytes > high { bytes - high } else { 0.0 };
+        // What is beyond goes at the bandwidth of the last step, and at least at that of all bytes so far.
+        early + (bytes.min(high) - low) * slope + beyond * slope.max(0.5 * late / high)
+    }
+}
+
+/// A curve for each kind of operation.
+#[derive(Debug)]
+struct Model(Vec<Curve>);
+
+/// What a group knows of it.
+#[derive(Default)]
+pub(super) struct Estimates(OnceCell<Arc<Model>>);
+
+impl Group {
+    /// Makes [`Group::estimate`] possible. Every rank calls it, in the order of collectives; the first time a group of this
+    /// kind does it measures, which takes as long as some hundred collectives. Later calls return at once.
+    pub fn prepare_estimates(&self) -> Result<()> {
+        self.estimates.0.get_or_try_init(|| self.agreed_model()).map(drop)
+    }
+
+    /// How long an operation would take from its call to its end, in microseconds, if all ranks called it at once. Nothing
+    /// moves. `None` before [`Group::prepare_estimates`]. Of all ranks the same for the same call.
+    pub fn estimate(&self, invocation: &Invocation<'_>) -> Result<Option<f64>> {
+        check::check(invocation, self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()))?;
+        let kind = Kind::of(invocation.call);
+        let bytes = kind.bytes(invocation, self.size());
+        Ok(self.estimates.0.get().map(|model| model.0[kind as usize].at(bytes)))
+    }
+
+    /// The same on every rank: measured together, if one of them does not know groups of this kind yet.
+    fn agreed_model(&self) -> Result<Arc<Model>> {
+        let key = format!("{} ranks over {}; {}", self.size(), self.reach, self.tuning);
+        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|known| known.get(&key).cloned());
+        let everybody_knows = self.agreed(&[f64::from(u8::from(known.is_some()))], ReduceOp::Min)?[0] > 0.0;
+        let mut times = match known {
+            Some(model) if everybody_knows => model.0.iter().flat_map(|curve| curve.0.iter().map(|point| point.1)).collect(),
+            _ => self.measure_all()?,
+        };
+        // An operation takes as long as on the rank where it takes longest. Also where all know it: they may have measured it
+        // in different groups.
+        times = self.agreed(&times, ReduceOp::Max)?;
+        let mut times = times.into_iter();
+        let curves = Kind::ALL.map(|kind| Curve::new(self.sizes(kind).iter().copied().zip(times.by_ref())));
+        let model = Arc::new(Model(curves.into()));
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_default().insert(key, model.clone());
+        Ok(model)
+    }
+
+    fn sizes(&self, kind: Kind) -> &'static [usize] {
+        match kind {
+            Kind::Barrier => &SIZES[..1],
+            _ if self.size() > RANKS_FOR_ALL_SIZES => &SIZES[..SIZES.len() - 1],
+            _ => &SIZES,
+        }
+    }
+
+    fn measure_all(&self) -> Result<Vec<f64>> {
+        let mut times = Vec::new();
+        for kind in Kind::ALL {
+            for &bytes in self.sizes(kind) {
+                times.push(self.measure(kind, bytes)?);
+            }
+        }
+        Ok(times)
+    }
+
+    /// Microseconds of one operation.
+    fn measure(&self, kind: Kind, bytes: usize) -> Result<f64> {
+        // Whole numbers of the largest element type.
+        let block = (bytes / self.size()).next_multiple_of(size_of::<u128>());
+        let whole = block * self.size();
+        let mut scratch = Scratch::new(2 * whole);
+        let (input, output) = (scratch.view().slice(0..whole), scratch.view().slice(whole..2 * whole));
+        let blocks =
+            |view: View| (0..self.size()).map(|rank| view.slice(rank * block..(rank + 1) * block)).collect::<Vec<_>>();
+        let (sent, received) = (blocks(input), blocks(output));
+        let (own_sent, own_received) = (&sent[self.rank()..][..1], &received[self.rank()..][..1]);
+        let (input, output) = (&[input][..], &[output][..]);
+        let at_root = |views| if self.rank() == 0 { views } else { &[][..] };
+
+        let sum = Reduction::new(DataType::Float32, ReduceOp::Sum, 1.0)?;
+        let (call, inputs, outputs) = match kind {
+            Kind::Broadcast => (Call::Broadcast { root: 0 }, &[][..], output),
+            Kind::AllReduce => (Call::AllReduce(sum), output, output),
+            Kind::Reduce => (Call::Reduce { root: 0, reduction: sum }, output, at_root(output)),
+            Kind::AllGather => (Call::AllGather, own_sent, &received[..]),
+            Kind::Gather => (Call::Gather { root: 0 }, own_sent, at_root(&received)),
+            Kind::Scatter => (Call::Scatter { root: 0 }, at_root(&sent), own_received),
+            Kind::ReduceScatter => (Call::ReduceScatter(sum), &sent[..], own_received),
+            Kind::AllToAll => (Call::AllToAll, &sent[..], &received[..]),
+            Kind::Barrier => (Call::Barrier, &[][..], &[][..]),
+            // Each rank to the next.
+            Kind::Message => {
+                let result = self.median_time(bytes, || self.pass_on(input, output));
+                return self.kept(scratch, result);
+            }
+        };
+        let result = self.median_time(bytes, || self.run(&Invocation::new(call, inputs, outputs)).map(drop));
+        self.kept(scratch, result)
+    }
+
+    /// Frees the memory, unless an operation has failed that may use it still.
+    fn kept<T>(&self, scratch: Scratch, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            std::mem::forget(scratch);
+        }
+        result
+    }
+
+    /// A message to the next rank, and one from the rank before, with the last of the user's tags.
+    fn pass_on(&self, sent: &[View], received: &[View]) -> Result<()> {
+        let (rank, size, tag) = (self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()));
+        if size == 1 {
+            return Ok(());
+        }
+        let send = Call::Send { to: (rank + 1) % size, tag };
+        let receive = Call::Receive { from: Some((rank + size - 1) % size), tag };
+        let sending = self.start(&Invocation::new(send, sent, &[]), None, Next::GoesOn, |_| Ok(Box::new(Nobody)))?;
+        self.run(&Invocation::new(receive, &[], received))?;
+        match sending {
+            Started::Ended { .. } => Ok(()),
+            Started::Pending(sending) => self.end_of(&sending).map(drop),
+        }
+    }
+
+    fn median_time(&self, bytes: usize, once: impl Fn() -> Result<()>) -> Result<f64> {
+        let repetitions = (BYTES_PER_MEASUREMENT / bytes).clamp(*REPETITIONS.start(), *REPETITIONS.end());
+        let mut times = Vec::new();
+        once()?;
+        for _ in 0..MEASUREMENTS {
+            self.run(&Invocation::new(Call::Barrier, &[], &[]))?;
+            let start = Instant::now();
+            for _ in 0..repetitions {
+                once()?;
+            }
+            times.push(start.elapsed().as_secs_f64() * 1e6 / repetitions as f64);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[MEASUREMENTS / 2])
+    }
+
+    /// The reduction of all ranks' numbers.
+    fn agreed(&self, numbers: &[f64], op: ReduceOp) -> Result<Vec<f64>> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+        let mut scratch = Scratch::new(bytes.len());
+        scratch.view().write(&bytes);
+        let view = scratch.view();
+        let call = Call::AllReduce(Reduction::new(DataType::Float64, op, 1.0)?);
+        let mut scratch = self.run_with(&Invocation::new(call, &[view], &[view]), None, scratch)?;
+        let number = |bytes: &[u8]| bytes.try_into().map(f64::from_ne_bytes).unwrap_or_default();
+        Ok(scratch.view().to_vec().chunks_exact(size_of::<f64>()).map(number).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_goes_through_its_points_and_straight_between_them() {
+        let curve = Curve::new([(1000, 2.0), (2000, 4.0), (10_000, 12.0)].into_iter());
+        assert_eq!(curve.at(0), 2.0);
+        assert_eq!(curve.at(1000), 2.0);
+        assert_eq!(curve.at(1500), 3.0);
+        assert_eq!(curve.at(2000), 4.0);
+        assert_eq!(curve.at(6000), 8.0);
+        assert_eq!(curve.at(10_000), 12.0);
+        assert_eq!(curve.at(20_000), 22.0);
+    }
+
+    #[test]
+    fn a_curve_never_falls() {
+        let curve = Curve::new([(1000, 5.0), (2000, 3.0), (4000, 3.5)].into_iter());
+        let times: Vec<_> = (0..100).map(|step| curve.at(step * 100)).collect();
+        assert!(times.is_sorted(), "{times:?}");
+        // Noise at the end does not make long operations free.
+        assert!(curve.at(4 << 20) > 1000.0);
+        assert_eq!(Curve::default().at(1000), 0.0);
+        assert_eq!(Curve::new([(1000, 5.0)].into_iter()).at(1 << 20), 5.0);
+    }
+
+    #[test]
+    fn kinds_are_numbered_as_listed() {
+        assert!(Kind::ALL.iter().enumerate().all(|(number, &kind)| kind as usize == number));
+    }
+}
