@@ -3,10 +3,10 @@
 
     surface.py --bridge DIR [--write FILE | --check FILE]
 
-Reads the headers of the installed torch and of this project with libclang, and the tests. Fails (exit status 1) if torch
-has a virtual that is neither overridden nor listed in surface.toml with a reason, if an override only throws, or if one has
-no test: a C++ one, and where torch binds the function, one through its Python API. `--write` writes the table, too;
-`--check` only fails if the file is not that table.
+Reads the headers of the installed torch and of this project with libclang, and the tests. Fails (exit status 1) if
+torch has a virtual that is neither overridden nor listed in surface.toml with a reason, if an override only throws, or
+if one has no test: a C++ one, and where torch binds the function, one through its Python API. `--write` writes the
+table, too; `--check` only fails if the file is not that table.
 """
 
 import argparse
@@ -196,8 +196,8 @@ def rendered(rows, version):
     lines = [
         "# Virtual functions of c10d",
         "",
-        f"What torch {version} lets a backend override, and what this one does. Written by `make surface`, which fails when",
-        "a function is missing or has no test.",
+        f"What torch {version} lets a backend override, and what this one does. Written by `make surface`, which fails",
+        "when a function is missing or has no test.",
         "",
     ]
     for owner in CLASSES:

@@ -21,6 +21,7 @@ def issue(ctx, value=1.0, count=10, group=None):
 def test_wait_completes(ctx):
     tensor, work = issue(ctx)
     assert work.wait() is True
+    work.synchronize()
     assert work.is_completed()
     assert work.is_success()
     assert work.exception() is None

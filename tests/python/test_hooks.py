@@ -146,6 +146,7 @@ def test_abort_hook_runs_before_the_error_arrives(ctx):
         with pytest.raises(dist.DistBackendError):
             dist.all_reduce(torch.ones(1), group=group)
         assert len(called) == 1
+        assert group._get_backend(torch.device("cpu")).get_error() == c10d.ErrorType.TIMEOUT
         with pytest.raises(dist.DistBackendError):
             dist.all_reduce(torch.ones(1), group=group)
         assert len(called) == 1
