@@ -1,10 +1,15 @@
 """Subclasses of ProcessGroup and Work in Python, around this backend: DDP over them trains as one process does."""
 
+from pathlib import Path
+
 import torch
 import torch.distributed as dist
 from multirank import multirank
+from scripts import run_well
 from torch.nn.parallel import DistributedDataParallel
 from training import RATE, STEPS, loss_of, model, train_alone
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/python/compression/train.py"
 
 
 class Delegating(dist.Work):
@@ -140,3 +145,12 @@ def test_collectives(ctx):
     dist.all_gather(outputs, torch.tensor([float(ctx.rank)]), group=group)
     assert [output.item() for output in outputs] == list(range(ctx.size))
     assert group.calls == {"allreduce": 1, "broadcast": 1, "allgather": 1}
+
+
+def test_the_example_trains(tmp_path):
+    """examples/python/compression: its loss falls over a group that compresses."""
+    ended = run_well(tmp_path, EXAMPLE.read_text())
+    losses = [float(line.split()[-1]) for line in ended.printed("step")]
+    assert len(losses) == 6
+    assert losses[0] > 1
+    assert losses[-1] < 1e-3
