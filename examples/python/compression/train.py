@@ -2,8 +2,8 @@
 
     python -m torch_rmpi.run -n 2 examples/python/compression/train.py
 
-A subclass of ProcessGroup hands operations to a group of torch-rmpi, and a subclass of Work is what its callers hold. Messages
-of half the size save time where the network is slow; on one node they rarely do.
+A subclass of ProcessGroup hands operations to a group of torch-rmpi, and a subclass of Work is what its callers hold.
+Messages of half the size save time where the network is slow; on one node they rarely do.
 """
 
 import torch
