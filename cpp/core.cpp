@@ -30,17 +30,20 @@ std::optional<Observers::Clock::time_point> time_if_wanted(const Observers& obse
 /// then.
 class Issuing final : public bridge::Issuer {
  public:
-  Issuing(int rank, Launch& launch, const std::shared_ptr<Observers>& observers, EphemeralTimeout& ephemeral_timeout)
+  /// `ephemeral_timeout`: null if the operation is only estimated; then nobody hears of it either.
+  Issuing(int rank, Launch& launch, const std::shared_ptr<Observers>& observers, EphemeralTimeout* ephemeral_timeout)
       : rank_(rank),
         launch_(launch),
         observers_(observers),
         started_(time_if_wanted(*observers)),
         is_profiled_(at::hasCallbacks()) {
-    auto [extension, lease] = ephemeral_timeout.extension();
-    launch.call.timeout_extension_ms = extension.count();
-    lease_ = std::move(lease);
-    due_ = observers->report_due();
-    launch.call.reported = due_ != nullptr;
+    if (ephemeral_timeout != nullptr) {
+      auto [extension, lease] = ephemeral_timeout->extension();
+      launch.call.timeout_extension_ms = extension.count();
+      lease_ = std::move(lease);
+      due_ = observers->report_due();
+      launch.call.reported = due_ != nullptr;
+    }
     // The event begins with the Work, and before the core is called: what listens to it may issue operations itself.
     if (is_profiled_) work();
   }
@@ -103,7 +106,8 @@ ProcessGroupRMPI::Core::Core(rust::Box<bridge::Group> group, int rank, int size,
 c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
   owner.check(launch.title != nullptr ? launch.title : "a process group operation");
   const auto batch = launch.batch ? std::move(launch.batch) : open_batch();
-  Issuing issuing(rank, launch, observers, *ephemeral_timeout);
+  auto* const sum = estimate();
+  Issuing issuing(rank, launch, observers, sum != nullptr ? nullptr : ephemeral_timeout.get());
   if (batch) batch->join_batch(*issuing.work());
   launch.call.waits = !launch.async_op && !batch;
   launch.call.batched = batch != nullptr;
@@ -111,7 +115,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
   try {
     const auto inputs = as_slice(launch.inputs);
     const auto outputs = as_slice(launch.outputs);
-    if (auto* sum = estimate()) {
+    if (sum != nullptr) {
       *sum += call_core([&] { return group->estimate(launch.call, inputs, outputs); });
       issued.source = -1;
     } else {
@@ -122,7 +126,7 @@ c10::intrusive_ptr<WorkRMPI> ProcessGroupRMPI::Core::issue(Launch&& launch) {
       }
     }
   } catch (const c10::DistBackendError&) {
-    observers->failed();
+    if (launch.call.operation != bridge::Operation::MonitoredBarrier) observers->failed(observers->generation());
     if (batch) batch->member_refused(*issuing.work());
     throw;
   } catch (...) {

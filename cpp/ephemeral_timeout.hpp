@@ -16,17 +16,20 @@ class EphemeralTimeout : public std::enable_shared_from_this<EphemeralTimeout> {
  public:
   using Milliseconds = std::chrono::milliseconds;
 
-  /// Ends what the operation that holds it was the first to be issued under.
+  /// Held by the first operation that is issued under an extension, which `end` ends. If the operation was refused, the
+  /// extension is for the next.
   class Lease {
    public:
     Lease(std::shared_ptr<EphemeralTimeout> owner, Milliseconds owned) : owner_(std::move(owner)), owned_(owned) {}
-    ~Lease() { owner_->release(owned_); }
+    ~Lease() { owner_->release(owned_, has_ended_); }
+    void end() { has_ended_ = true; }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
 
    private:
     const std::shared_ptr<EphemeralTimeout> owner_;
     const Milliseconds owned_;
+    bool has_ended_ = false;
   };
 
   void add(Milliseconds extension) {
@@ -46,9 +49,9 @@ class EphemeralTimeout : public std::enable_shared_from_this<EphemeralTimeout> {
   }
 
  private:
-  void release(Milliseconds owned) {
+  void release(Milliseconds owned, bool has_ended) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    active_ -= owned;
+    if (has_ended) active_ -= owned;
     leased_ -= owned;
     is_active_.store(active_ != Milliseconds(0), std::memory_order_relaxed);
   }

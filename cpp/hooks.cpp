@@ -48,7 +48,10 @@ void ProcessGroupRMPI::registerOnCompletionHook(std::function<void(std::shared_p
 void ProcessGroupRMPI::waitForPendingWorks() {
   if (core_) {
     core_->owner.check("waitForPendingWorks");
-    wait_in_slices(std::nullopt, [this](std::uint64_t slice) { return core_->group->quiesce(slice); });
+    // Operations of a failed group have ended all, though MPI may hold their memory for as long as it likes.
+    wait_in_slices(std::nullopt, [this](std::uint64_t slice) {
+      return core_->group->quiesce(slice) || core_->group->error_kind() != bridge::ErrorKind::None;
+    });
   }
   wait_in_slices(std::nullopt,
                  [this](std::uint64_t slice) { return observers_->await_reports(std::chrono::milliseconds(slice)); });

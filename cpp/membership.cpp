@@ -28,13 +28,12 @@ std::string joined(const std::vector<std::int64_t>& numbers) {
   return text;
 }
 
-/// The world's ranks of some ranks of a group that knows them.
-std::vector<std::uint64_t> global_ranks(const std::vector<std::uint64_t>& of_group, const std::vector<int>& ranks) {
-  std::vector<std::uint64_t> result;
-  if (of_group.empty()) return result;
-  result.reserve(ranks.size());
-  for (const auto rank : ranks) result.push_back(of_group.at(rank));
-  return result;
+/// Tells the options of a part of a group which ranks of the world its members are, if the group of `size` ranks knows.
+void set_global_ranks(c10d::Backend::Options& options, const std::vector<std::uint64_t>& of_group, int size,
+                      const std::vector<int>& ranks) {
+  if (of_group.size() != static_cast<std::size_t>(size)) return;
+  options.global_ranks_in_group.clear();
+  for (const auto rank : ranks) options.global_ranks_in_group.push_back(of_group[rank]);
 }
 
 /// Position of `rank` among `ranks`, or -1.
@@ -66,6 +65,7 @@ c10::intrusive_ptr<ProcessGroupRMPI::Options> ProcessGroupRMPI::child_options(co
     options->group_desc = given->group_desc;
     options->global_ranks_in_group = given->global_ranks_in_group;
   }
+  options->take_unset_from(*options_);
 #if TORCH_RMPI_HAS_RECONFIGURE
   options->enable_reconfigure = false;
 #endif
@@ -82,12 +82,13 @@ BackendPtr ProcessGroupRMPI::split(const c10::intrusive_ptr<c10d::Store>& store,
   const auto rank = position(ranks, rank_);
   if (rank < 0) return nullptr;
   auto options = child_options(given);
-  options->global_ranks_in_group = global_ranks(options_->global_ranks_in_group, ranks);
+  set_global_ranks(*options, generation_.options->global_ranks_in_group, size_, ranks);
   return c10::make_intrusive<ProcessGroupRMPI>(store, rank, static_cast<int>(ranks.size()), std::move(options));
 }
 
 BackendPtr ProcessGroupRMPI::merge(const c10::intrusive_ptr<c10d::Store>& store, const OptionsPtr& given,
                                    const int& rank, const int& size) {
+  if (core_) core_->owner.check("merge");
   auto options = child_options(given);
   // Ranks of this group say nothing of the others.
   if (!given || given->global_ranks_in_group.size() != static_cast<std::size_t>(size)) {
@@ -118,10 +119,10 @@ BackendPtr ProcessGroupRMPI::shrink(const std::vector<std::int64_t>& ranks_to_ex
   auto options = child_options(given);
   const auto suffix = "shrunk:" + joined(excluded);
   if (!given || given->group_name.empty() || given->group_name == options_->group_name) {
-    options->group_name = options_->group_name + ":" + suffix;
+    options->group_name = generation_.options->group_name + ":" + suffix;
   }
-  options->global_ranks_in_group = global_ranks(options_->global_ranks_in_group, ranks);
-  const auto store = c10::make_intrusive<c10d::PrefixStore>(suffix, store_);
+  set_global_ranks(*options, generation_.options->global_ranks_in_group, size_, ranks);
+  const auto store = c10::make_intrusive<c10d::PrefixStore>(suffix, generation_.store);
   return c10::make_intrusive<ProcessGroupRMPI>(store, rank, static_cast<int>(ranks.size()), std::move(options));
 }
 
@@ -157,9 +158,11 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::reconfigure(const c10d::Reconfi
     TORCH_CHECK_VALUE(
         handle.starts_with(kHandlePrefix), "rmpi: reconfigure: \"", handle,
         "\" is not a handle of this backend; give what get_reconfigure_handle() of each member returned.");
-    TORCH_CHECK_VALUE(std::count(handles.begin(), handles.end(), handle) == 1, "rmpi: reconfigure: the handle \"",
-                      handle, "\" is given twice.");
   }
+  auto sorted = handles;
+  std::sort(sorted.begin(), sorted.end());
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  TORCH_CHECK_VALUE(twice == sorted.end(), "rmpi: reconfigure: the handle \"", *twice, "\" is given twice.");
   const auto own = std::find(handles.begin(), handles.end(), get_reconfigure_handle());
   TORCH_CHECK_VALUE(own != handles.end(), "rmpi: reconfigure: this group's own handle is not among the ",
                     handles.size(), " that were given; only members call it.");
@@ -171,14 +174,20 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::reconfigure(const c10d::Reconfi
   used_uuids_.insert(opts.uuid);
   leave("reconfigure");
   is_suspended_ = false;
-  const auto generation = "reconfigured:" + std::to_string(opts.uuid);
-  auto options = *options_;
-  options.timeout = timeout;
-  options.group_name += ":" + generation;
+  const auto name = "reconfigured:" + std::to_string(opts.uuid);
   const auto rank = static_cast<int>(own - handles.begin());
   const auto size = static_cast<int>(handles.size());
-  core_ = connect(c10::make_intrusive<c10d::PrefixStore>(generation, store_), rank, size, options);
+  // Groups of other members may use the same number in the same store: they have no handle in common.
+  Generation generation{c10::make_intrusive<c10d::PrefixStore>(name + ":" + handles.front(), store_),
+                        c10::make_intrusive<Options>(*options_)};
+  generation.options->group_name += ":" + name;
+  // Positions in this group no longer say which ranks of the world its members are.
+  generation.options->global_ranks_in_group.clear();
+  auto meeting = *generation.options;
+  meeting.timeout = timeout;
+  core_ = connect(generation.store, rank, size, meeting);
   core_->group->set_timeout(options_->timeout.count());
+  generation_ = std::move(generation);
   rank_ = rank;
   size_ = size;
 
@@ -193,30 +202,33 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::reconfigure(const c10d::Reconfi
 void ProcessGroupRMPI::leave(const char* operation) {
   if (!core_) return;
   core_->owner.check(operation);
+  observers_->expect_failure();
   if (!core_->group->quiesce(0)) core_->group->abort("the group was reconfigured");
   core_->shutdown();
-  observers_->recovered();
-  previous_core_ = std::move(core_);
+  observers_->begin_generation();
+  core_.reset();
 }
 
 void ProcessGroupRMPI::throw_not_connected() const {
   C10_THROW_ERROR(DistBackendError,
-                  is_suspended_ ? "rmpi: this group is suspended; call resume() on every rank first."
-                                : "rmpi: this group was created with enable_reconfigure and has no members; call "
-                                  "reconfigure() first.");
+                  is_suspended_
+                      ? "rmpi: this group is suspended; call resume() on every rank first."
+                      : "rmpi: this group has no members: it was created with enable_reconfigure, or could not "
+                        "be reconfigured. Call reconfigure() first.");
 }
 
 void ProcessGroupRMPI::suspend() {
   TORCH_CHECK_VALUE(core().group->quiesce(0),
                     "rmpi: suspend: operations of the group are under way; wait for them on every rank first.");
   leave("suspend");
-  previous_core_.reset();
   is_suspended_ = true;
 }
 
 void ProcessGroupRMPI::resume() {
   TORCH_CHECK_VALUE(is_suspended_, "rmpi: resume: the group is not suspended.");
-  core_ = connect(c10::make_intrusive<c10d::PrefixStore>("resumed", store_), rank_, size_, *options_);
+  auto options = *generation_.options;
+  options.timeout = options_->timeout;
+  core_ = connect(c10::make_intrusive<c10d::PrefixStore>("resumed", generation_.store), rank_, size_, options);
   is_suspended_ = false;
 }
 

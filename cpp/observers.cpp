@@ -9,16 +9,21 @@
 
 namespace rmpi {
 
-template <class Hook, class Change>
-void Observers::change(std::shared_ptr<const Table<Hook>>& table, Change&& change) {
+template <class Hook>
+void Observers::change(std::shared_ptr<const Table<Hook>>& table, std::int64_t id, std::shared_ptr<const Hook> hook) {
   std::shared_ptr<const Table<Hook>> previous;
   {
     const std::lock_guard<std::mutex> lock(tables_mutex_);
     auto next = table ? std::make_shared<Table<Hook>>(*table) : std::make_shared<Table<Hook>>();
-    change(*next);
+    if (hook) {
+      (*next)[id] = std::move(hook);
+    } else {
+      next->erase(id);
+    }
     previous = std::exchange(table, std::move(next));
+    has_completion_hooks_.store(completion_hooks_ && !completion_hooks_->empty(), std::memory_order_relaxed);
   }
-  // The hook that went dies here, outside the lock: its destructor may run foreign code.
+  // The hook that went dies here with the table it was in, outside the lock.
 }
 
 template <class Hook>
@@ -29,50 +34,48 @@ std::shared_ptr<const Observers::Table<Hook>> Observers::current(
 }
 
 void Observers::add_completion_hook(std::int64_t id, CompletionHook hook) {
-  change(completion_hooks_, [&](auto& table) { table[id] = std::move(hook); });
-  has_completion_hooks_.store(true, std::memory_order_relaxed);
+  change(completion_hooks_, id, std::make_shared<const CompletionHook>(std::move(hook)));
 }
 
-void Observers::remove_completion_hook(std::int64_t id) {
-  change(completion_hooks_, [&](auto& table) {
-    table.erase(id);
-    has_completion_hooks_.store(!table.empty(), std::memory_order_relaxed);
-  });
-}
+void Observers::remove_completion_hook(std::int64_t id) { change<CompletionHook>(completion_hooks_, id, nullptr); }
 
 void Observers::add_abort_hook(std::int64_t id, AbortHook hook) {
-  change(abort_hooks_, [&](auto& table) { table[id] = std::move(hook); });
+  change(abort_hooks_, id, std::make_shared<const AbortHook>(std::move(hook)));
 }
 
-void Observers::remove_abort_hook(std::int64_t id) {
-  change(abort_hooks_, [&](auto& table) { table.erase(id); });
-}
+void Observers::remove_abort_hook(std::int64_t id) { change<AbortHook>(abort_hooks_, id, nullptr); }
 
 void Observers::completed(std::uint64_t key, std::optional<float> milliseconds) const noexcept {
   if (!has_completion_hooks_.load(std::memory_order_relaxed) || is_interpreter_ending()) return;
   const auto hooks = current(completion_hooks_);
   for (const auto& [id, hook] : *hooks) {
-    run_foreign([&hook = hook, key, milliseconds] { hook(key, milliseconds); },
+    run_foreign([&hook = *hook, key, milliseconds] { hook(key, milliseconds); },
                 [id = id] { return c10::str("completion hook ", id); });
   }
 }
 
-void Observers::failed() noexcept {
-  if (is_interpreter_ending() || failing_.load() == std::this_thread::get_id()) return;
+void Observers::failed(std::uint32_t generation) noexcept {
+  if (is_interpreter_ending() || failing_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return;
   // Whoever comes second waits: the process may end as soon as this returns, and the hooks save what explains why.
   const std::lock_guard<std::mutex> lock(failure_mutex_);
-  if (std::exchange(has_failed_, true)) return;
+  if (generation != this->generation() || std::exchange(has_failed_, true)) return;
   const auto hooks = current(abort_hooks_);
   if (!hooks) return;
-  failing_.store(std::this_thread::get_id());
+  failing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   for (const auto& [id, hook] : *hooks) {
-    run_foreign([&hook = hook] { hook(); }, [id = id] { return c10::str("abort hook ", id); });
+    run_foreign([&hook = *hook] { hook(); }, [id = id] { return c10::str("abort hook ", id); });
   }
-  failing_.store(std::thread::id());
+  failing_.store(std::thread::id(), std::memory_order_relaxed);
 }
 
-void Observers::recovered() {
+void Observers::expect_failure() {
   const std::lock_guard<std::mutex> lock(failure_mutex_);
+  has_failed_ = true;
+}
+
+void Observers::begin_generation() {
+  const std::lock_guard<std::mutex> lock(failure_mutex_);
+  generation_.fetch_add(1, std::memory_order_relaxed);
   has_failed_ = false;
 }
 

@@ -42,11 +42,14 @@ class Observers : public std::enable_shared_from_this<Observers> {
 
   /// Runs the completion hooks.
   void completed(std::uint64_t key, std::optional<float> milliseconds) const noexcept;
-  /// Runs the abort hooks, once for each failure of the group. Returns when they have run, on whichever
-  /// thread.
-  void failed() noexcept;
-  /// The group has new members: abort hooks run once more if it fails again.
-  void recovered();
+  /// Runs the abort hooks, because an operation of this generation of the group's members has failed: once for each
+  /// generation. Returns when they have run, on whichever thread.
+  void failed(std::uint32_t generation) noexcept;
+  /// Its user ends the group, or this generation: what fails because of that is no reason to run abort hooks.
+  void expect_failure();
+  /// The group has other members from now on.
+  void begin_generation();
+  std::uint32_t generation() const { return generation_.load(std::memory_order_relaxed); }
 
   /// That a report of an operation is due, until it is destroyed.
   class Due {
@@ -68,15 +71,18 @@ class Observers : public std::enable_shared_from_this<Observers> {
   bool await_reports(std::chrono::milliseconds limit);
 
  private:
+  // Hooks are shared and never copied: to copy or destroy one may take a lock of the language that it is from.
   template <class Hook>
-  using Table = std::map<std::int64_t, Hook>;
+  using Table = std::map<std::int64_t, std::shared_ptr<const Hook>>;
 
-  /// Replaces `table` by a changed copy: whoever runs hooks goes on with the one that it has found.
-  template <class Hook, class Change>
-  void change(std::shared_ptr<const Table<Hook>>& table, Change&& change);
+  /// Puts `hook` into a copy of `table`, or takes out what is there if it is null: whoever runs hooks goes on with the
+  /// table that it has found.
+  template <class Hook>
+  void change(std::shared_ptr<const Table<Hook>>& table, std::int64_t id, std::shared_ptr<const Hook> hook);
   template <class Hook>
   std::shared_ptr<const Table<Hook>> current(const std::shared_ptr<const Table<Hook>>& table) const;
 
+  // Relaxed: operations are timed that are issued after it was set, on the same thread or on one that knows of it.
   std::atomic<bool> is_timing_{false};
 
   // Whether there are completion hooks: spares operations the lock. Relaxed: hooks are registered before the operations
@@ -88,9 +94,13 @@ class Observers : public std::enable_shared_from_this<Observers> {
 
   std::mutex failure_mutex_;
   bool has_failed_ = false;
-  // The thread that runs the abort hooks: it must not wait for itself.
+  // Relaxed: only compared with what a thread was told of the operation that it ends.
+  std::atomic<std::uint32_t> generation_{0};
+  // The thread that runs the abort hooks: it must not wait for itself. Relaxed: only a thread's own number matters to
+  // it.
   std::atomic<std::thread::id> failing_{};
 
+  // As has_completion_hooks_.
   std::atomic<bool> has_report_{false};
   std::mutex reports_mutex_;
   std::shared_ptr<const Report> report_;

@@ -75,6 +75,22 @@ c10::intrusive_ptr<c10d::Backend::Options> ProcessGroupRMPI::Options::clone() co
   return c10::make_intrusive<Options>(*this);
 }
 
+void ProcessGroupRMPI::Options::take_unset_from(const Options& others) {
+  const auto take = [&](auto Options::* setting) {
+    if (!(this->*setting)) this->*setting = others.*setting;
+  };
+  take(&Options::chunk_bytes);
+  take(&Options::inline_bytes);
+  take(&Options::divide_bytes);
+  take(&Options::stream_bytes);
+  take(&Options::leader_bytes);
+  take(&Options::gather_bytes);
+  take(&Options::tree_bytes);
+  take(&Options::spins);
+  take(&Options::shm);
+  take(&Options::single_copy);
+}
+
 ProcessGroupRMPI::ProcessGroupRMPI(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                    c10::intrusive_ptr<Options> options)
     : c10d::Backend(rank, size),
@@ -96,6 +112,7 @@ ProcessGroupRMPI::ProcessGroupRMPI(const c10::intrusive_ptr<c10d::Store>& store,
   }
 #endif
   core_ = connect(store, rank, size, *options_);
+  generation_ = {store_, options_};
   init();
 }
 
@@ -106,9 +123,7 @@ std::unique_ptr<ProcessGroupRMPI::Core> ProcessGroupRMPI::connect(const c10::int
 
 ProcessGroupRMPI::~ProcessGroupRMPI() {
   // In a forked child the group belongs to an MPI that does not exist there: leave it alone.
-  for (auto* core : {&core_, &previous_core_}) {
-    if (*core && !(*core)->owner.in_owner()) (void)core->release();
-  }
+  if (core_ && !core_->owner.in_owner()) (void)core_.release();
 }
 
 const std::string ProcessGroupRMPI::getBackendName() const { return kBackendName; }
@@ -158,6 +173,7 @@ void ProcessGroupRMPI::shutdown() {
 void ProcessGroupRMPI::abort() {
   if (!core_) return;
   core_->owner.check("abort");
+  observers_->expect_failure();
   core_->group->abort("the process group was aborted");
 }
 

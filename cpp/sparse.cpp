@@ -88,9 +88,10 @@ c10::intrusive_ptr<c10d::Work> ProcessGroupRMPI::allreduce_sparse(std::vector<at
   const auto check = core().check("sparse all_reduce");
   const auto& tensor = check.single("tensors", tensors);
   check.sparse("the tensor", tensor);
-  TORCH_CHECK_NOT_IMPLEMENTED(!core().is_estimating(),
-                              "rmpi: sparse all_reduce: its time cannot be estimated, since it depends on what the other "
-                              "ranks have.");
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !core().is_estimating(),
+      "rmpi: sparse all_reduce: its time cannot be estimated, since it depends on what the other "
+      "ranks have.");
   TORCH_CHECK_VALUE(tensor.dim() <= static_cast<std::int64_t>(kMaxDimensions),
                     "rmpi: sparse all_reduce: the tensor has ", tensor.dim(), " dimensions; at most ", kMaxDimensions,
                     " are supported.");

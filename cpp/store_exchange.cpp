@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
 #include <c10/util/irange.h>
 #include <torch_rmpi/process_group_rmpi.hpp>
 
@@ -31,25 +33,41 @@ std::string missing_ranks(c10d::Store& store, const std::vector<std::string>& ke
   return names;
 }
 
-/// Sets this rank's key to `value`; returns those of all ranks.
+/// Where the ranks of a group meet in the store.
+struct Place {
+  /// Of each rank, set when it has come.
+  std::vector<std::string> keys;
+  /// Set once: whether the meeting takes place.
+  std::string decision;
+};
+
+constexpr const char* kTakesPlace = "all have come";
+
+/// Sets this rank's key to `value`.
 ///
 /// A store may outlive a group and see the same name again (destroy, then init): each rank counts its own visits, so
 /// that nobody takes what belongs to an earlier group for this one's.
-std::vector<std::string> publish(c10d::Store& store, const std::string& topic, const std::string& value, int rank,
-                                 int size) {
+Place publish(c10d::Store& store, const std::string& topic, const std::string& value, int rank, int size) {
   const auto prefix = "rmpi/" + topic + "/";
-  const auto visit = std::to_string(store.add(prefix + "visit/" + std::to_string(rank), 1));
-  std::vector<std::string> keys;
-  keys.reserve(size);
-  for (const auto peer : c10::irange(size)) keys.push_back(prefix + visit + "/" + std::to_string(peer));
-  store.set(keys[rank], value);
-  return keys;
+  const auto visit = prefix + std::to_string(store.add(prefix + "visit/" + std::to_string(rank), 1)) + "/";
+  Place place;
+  place.keys.reserve(size);
+  for (const auto peer : c10::irange(size)) place.keys.push_back(visit + std::to_string(peer));
+  place.decision = visit + "decision";
+  store.set(place.keys[rank], value);
+  return place;
 }
 
-void await_all(c10d::Store& store, const std::vector<std::string>& keys, int rank, std::chrono::milliseconds timeout,
-               const std::string& group_name) {
+/// Decides a meeting, unless somebody has; returns the decision.
+std::string decide(c10d::Store& store, const Place& place, const std::string& decision) {
+  const std::vector<std::uint8_t> wanted(decision.begin(), decision.end());
+  const auto decided = store.compareSet(place.decision, {}, wanted);
+  return {decided.begin(), decided.end()};
+}
+
+bool wait_for_all(c10d::Store& store, const std::vector<std::string>& keys, std::chrono::milliseconds timeout) {
   auto pause = kShortestPause;
-  const bool complete = wait_in_slices(timeout, [&](std::uint64_t slice) {
+  return wait_in_slices(timeout, [&](std::uint64_t slice) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(slice);
     while (!store.check(keys)) {
       if (std::chrono::steady_clock::now() >= end) return false;
@@ -58,33 +76,59 @@ void await_all(c10d::Store& store, const std::vector<std::string>& keys, int ran
     }
     return true;
   });
-  if (complete) return;
-  const auto missing = missing_ranks(store, keys);
-  if (missing.empty()) return;
-  C10_THROW_ERROR(
-      DistBackendError,
-      c10::str("rmpi: creating group \"", group_name, "\" of ", keys.size(), " ranks: rank ", rank, " waited ",
-               timeout.count(), " ms and ran into the timeout because these ranks have not come: ", missing,
-               ". Every member must create the group; if one is just slow, give a longer "
-               "timeout to init_process_group or new_group."));
+}
+
+/// Returns when all ranks have come. What comes next blocks until every rank does it, so it must not be done by a rank
+/// that comes after another one has given up: either all go on, or all throw.
+void await_all(c10d::Store& store, const Place& place, int rank, std::chrono::milliseconds timeout,
+               const std::string& group_name) {
+  const auto given_up = "rank " + std::to_string(rank) + " had given up";
+  bool complete = false;
+  try {
+    complete = wait_for_all(store, place.keys, timeout);
+  } catch (...) {
+    // Of two errors the first counts: this one says why the store was left.
+    try {
+      decide(store, place, given_up);
+    } catch (const std::exception& error) {
+      LOG(WARNING) << "rmpi: the store could not be told that rank " << rank << " has given up: " << error.what();
+    }
+    throw;
+  }
+  const auto decision = decide(store, place, complete ? kTakesPlace : given_up);
+  if (decision == kTakesPlace) return;
+  const auto creating =
+      c10::str("rmpi: creating group \"", group_name, "\" of ", place.keys.size(), " ranks: rank ", rank);
+  if (complete) {
+    C10_THROW_ERROR(
+        DistBackendError,
+        c10::str(creating, " came too late: ", decision,
+                 ". Every member has to create the group again; give a longer timeout to init_process_group or "
+                 "new_group if this rank is just slow."));
+  }
+  C10_THROW_ERROR(DistBackendError, c10::str(creating, " waited ", timeout.count(),
+                                             " ms and ran into the timeout because these ranks have not come: ",
+                                             missing_ranks(store, place.keys),
+                                             ". Every member must create the group; if one is just slow, give a longer "
+                                             "timeout to init_process_group or new_group."));
 }
 
 }  // namespace
 
 void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,
           const std::string& group_name) {
-  const auto keys = publish(*store, "presence", "here", rank, size);
-  if (!bridge::mpi_started()) await_all(*store, keys, rank, timeout, group_name);
+  const auto place = publish(*store, "presence", "here", rank, size);
+  if (!bridge::mpi_started()) await_all(*store, place, rank, timeout, group_name);
 }
 
 rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
                                            std::chrono::milliseconds timeout, const std::string& group_name) {
-  const auto keys = publish(store, "address", address, rank, size);
-  await_all(store, keys, rank, timeout, group_name);
+  const auto place = publish(store, "address", address, rank, size);
+  await_all(store, place, rank, timeout, group_name);
 
   rust::Vec<rust::String> addresses;
   addresses.reserve(size);
-  for (const auto& key : keys) {
+  for (const auto& key : place.keys) {
     const auto value = store.get(key);
     addresses.push_back(rust::String(reinterpret_cast<const char*>(value.data()), value.size()));
   }

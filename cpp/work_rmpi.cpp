@@ -28,6 +28,7 @@ c10d::WorkResult outcome_of(bridge::ErrorKind kind) {
 const char* active_title(const char* title) { return title != nullptr && at::hasCallbacks() ? title : nullptr; }
 
 std::uint64_t next_completion_key() {
+  // Relaxed, here and in other counters of this kind: only that no two get the same number matters.
   static std::atomic<std::uint64_t> next{1};
   return next.fetch_add(1, std::memory_order_relaxed);
 }
@@ -88,11 +89,16 @@ WorkRMPI::WorkRMPI(std::shared_ptr<Observers> observers, int rank, c10d::OpType 
       observers_(std::move(observers)),
       completion_key_(next_completion_key()),
       started_(started),
+      generation_(observers_->generation()),
       results_(std::move(results)) {}
 
 WorkRMPI::~WorkRMPI() {
-  // In a forked child the request belongs to an engine that does not exist there.
-  if (request_ && !owner_.in_owner()) std::move(*request_).into_raw();
+  if (owner_.in_owner()) return;
+  // In a forked child the request belongs to an engine that does not exist there, and whoever held a lock of the group
+  // is not there to leave it.
+  if (request_) std::move(*request_).into_raw();
+  (void)due_.release();
+  (void)lease_.release();
 }
 
 std::unique_ptr<bridge::Completion> WorkRMPI::completion(Staging staging, Epilogue epilogue) {
@@ -130,7 +136,7 @@ void WorkRMPI::member_refused(WorkRMPI& member) {
 
 void WorkRMPI::close_batch() {
   member_left();
-  if (done()) announce();
+  if (over()) announce();
 }
 
 void WorkRMPI::member_left() noexcept {
@@ -140,12 +146,13 @@ void WorkRMPI::member_left() noexcept {
   finish(batch_error_, batch_outcome_, -1);
 }
 
-void WorkRMPI::member_finished(const std::exception_ptr& error, c10d::WorkResult outcome) noexcept {
-  if (error) {
+void WorkRMPI::member_finished(const WorkRMPI& member) noexcept {
+  if (member.error_) {
     const std::lock_guard<std::mutex> lock(batch_mutex_);
     if (!batch_error_) {
-      batch_error_ = error;
-      batch_outcome_ = outcome;
+      batch_error_ = member.error_;
+      batch_outcome_ = member.outcome_;
+      fails_group_ = member.fails_group_;
     }
   }
   member_left();
@@ -162,19 +169,20 @@ void WorkRMPI::finish(std::exception_ptr error, c10d::WorkResult outcome, int so
     }
   }
   if (started_) finished_ = Clock::now();
+  if (lease_) lease_->end();
   lease_.reset();
   // Before waiters are released: one of them may end the process.
   if (fails_group_ && (outcome == c10d::WorkResult::TIMEOUT || outcome == c10d::WorkResult::COMM_ERROR)) {
-    observers_->failed();
+    observers_->failed(generation_);
   }
-  // Before this Work is done: once all members are, so is their batch.
-  if (batch_) batch_->member_finished(error, outcome);
   error_ = std::move(error);
   outcome_ = outcome;
   source_ = source;
   // Release: pairs with the acquire load in done(), which guards error_, outcome_, source_ and the tensors' contents.
   done_.store(true, std::memory_order_release);
   if (!error_) observers_->completed(completion_key_, duration());
+  // Whoever has waited for all members finds their batch done; hooks hear of it after the members.
+  if (batch_) batch_->member_finished(*this);
   // Release: pairs with the acquire load in over(); what hooks did is seen by whoever has waited.
   over_.store(true, std::memory_order_release);
 }
@@ -192,7 +200,7 @@ void WorkRMPI::announce() noexcept {
     batch = std::move(batch_);
   }
   // First, because a callback of this Work may wait for the batch's future.
-  if (batch && batch->done()) batch->announce();
+  if (batch && batch->over()) batch->announce();
   settle(values, outcome);
   report();
 }
@@ -212,7 +220,7 @@ bool WorkRMPI::announce_to_nobody() noexcept {
     if (announced_) return true;
     batch = batch_;
   }
-  if (batch && batch->done() && !batch->announce_to_nobody()) return false;
+  if (batch && batch->over() && !batch->announce_to_nobody()) return false;
   const std::lock_guard<std::mutex> lock(future_mutex_);
   if (announced_) return true;
   if (future_ || future_result_) return false;

@@ -104,7 +104,7 @@ class WorkRMPI final : public c10d::Work {
   bool over() const noexcept { return over_.load(std::memory_order_acquire); }
   std::optional<float> duration() const;
   void finish(std::exception_ptr error, c10d::WorkResult outcome, int source) noexcept;
-  void member_finished(const std::exception_ptr& error, c10d::WorkResult outcome) noexcept;
+  void member_finished(const WorkRMPI& member) noexcept;
   void member_left() noexcept;
   void announce() noexcept;
   /// True if nobody has asked for a future, nor for one of the batch that ends with this; later ones are told at once.
@@ -126,6 +126,8 @@ class WorkRMPI final : public c10d::Work {
   std::unique_ptr<EphemeralTimeout::Lease> lease_;
   std::unique_ptr<Observers::Due> due_;
   bool fails_group_ = true;
+  // Of the group's members when this was issued.
+  const std::uint32_t generation_;
   Results results_;
   std::optional<rust::Box<bridge::Request>> request_;
   std::uint64_t sequence_number_ = 0;

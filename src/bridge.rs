@@ -233,6 +233,8 @@ mod ffi {
         unsafe fn estimate(self: &Group, call: &Call, inputs: &[Region], outputs: &[Region]) -> Result<f64>;
         /// Every rank calls it, in the order of collectives. Blocks while operations are measured, if that has not been done.
         fn prepare_estimates(self: &Group) -> Result<()>;
+        /// Whether that has been done.
+        fn has_estimates(self: &Group) -> bool;
         /// The same group, for another thread.
         fn share(self: &Group) -> Box<Group>;
         /// What `Issued` points to.
@@ -500,6 +502,10 @@ impl Group {
 
     fn prepare_estimates(&self) -> std::result::Result<(), Thrown> {
         guard(|| self.0.prepare_estimates())
+    }
+
+    fn has_estimates(&self) -> bool {
+        self.0.has_estimates()
     }
 
     fn share(&self) -> Box<Group> {

@@ -214,8 +214,7 @@ def rendered(rows, version):
 def summary(tests):
     if not tests:
         return "-"
-    more = f" and {len(tests) - 1} more" if len(tests) > 1 else ""
-    return f"`{tests[0]}`{more}"
+    return f"`{tests[0]}`"
 
 
 if __name__ == "__main__":

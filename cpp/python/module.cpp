@@ -144,6 +144,21 @@ PYBIND11_MODULE(_C, m) {
       "settings", [](const Group& self) { return listed(self.settings()); },
       "(name, variable, value, source) of each setting in force.");
 
+  // torch binds these of Backend, too, and keeps the interpreter's lock meanwhile: they may wait for other ranks, or
+  // for a thread that needs that lock.
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  group.def("suspend", &Group::suspend, no_gil)
+      .def("resume", &Group::resume, no_gil)
+      .def("memory_stats", &Group::getMemoryStats, no_gil)
+      .def("_start_time_estimate", &Group::startTimeEstimate, no_gil)
+      .def("_end_time_estimate", &Group::endTimeEstimate, no_gil)
+      .def("register_abort_hook", &Group::registerAbortHook, py::arg("hook_id"), py::arg("hook"), no_gil)
+      .def("unregister_abort_hook", &Group::unregisterAbortHook, py::arg("hook_id"), no_gil)
+      .def("split", &Group::split, py::arg("store"), py::arg("ranks"), py::arg("opts"), no_gil)
+      .def("merge", &Group::merge, py::arg("store"), py::arg("opts"), py::arg("rank"), py::arg("size"), no_gil)
+      .def("shrink", &Group::shrink, py::arg("ranks_to_exclude"), py::arg("shrink_flags") = 0,
+           py::arg("opts_override") = nullptr, no_gil);
+
   m.def("create", &create, py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"),
         py::arg("group_name"), py::arg("global_ranks"), py::arg("options") = nullptr,
         py::arg("enable_reconfigure") = false, py::call_guard<py::gil_scoped_release>(),

@@ -81,6 +81,9 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
     std::optional<bool> shm;
     /// "auto", "always" or "never".
     std::optional<std::string> single_copy;
+
+    /// Takes the settings that are not given here from others.
+    void take_unset_from(const Options& others);
   };
 
   /// Collective over the members: each calls it with its own rank and a store that all of them share. Starts MPI when
@@ -148,12 +151,12 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   /// Fails every operation under way and every later one.
   void abort() override;
 
-  /// Gives back what the group occupies: shared memory and communicators. Every rank calls it, with no operation under way
-  /// (ValueError otherwise) and no other thread using the group. Works that somebody still holds keep the memory. Until
-  /// resume() operations raise DistBackendError.
+  /// Gives back what the group occupies: shared memory and communicators. Every rank calls it, with no operation under
+  /// way (ValueError otherwise) and no other thread using the group. Works that somebody still holds keep the memory.
+  /// Until resume() operations raise DistBackendError.
   void suspend() override;
-  /// Takes it back. Every rank calls it; DistBackendError, naming the ranks that are missing, when not all have come within
-  /// the group's timeout, and then it may be called again. Sequence numbers begin at 0 again.
+  /// Takes it back. Every rank calls it; DistBackendError, naming the ranks that are missing, when not all have come
+  /// within the group's timeout, and then it may be called again. Sequence numbers begin at 0 again.
   void resume() override;
   /// "shared_bytes": memory that the ranks of this node share for the group, of which pages count when they have been
   /// written; "own_shared_bytes": the part that this rank writes; "pending_operations". All 0 while it is suspended.
@@ -245,11 +248,11 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> recv(std::vector<at::Tensor>& tensors, int source, int tag) override;
   c10::intrusive_ptr<c10d::Work> recvAnysource(std::vector<at::Tensor>& tensors, int tag) override;
 
-  /// Between these two calls the thread's operations on this group are only estimated: nothing moves, outputs keep their
-  /// values, and each Work has ended when it is returned. endTimeEstimate gives the sum of the times from call to end, in
-  /// microseconds; sums of several groups, or of operations that run side by side, are the caller's affair. The first
-  /// startTimeEstimate of a group is collective: every rank calls it, in the order of collectives, and unless the process
-  /// knows a group of this kind already it measures, for about as long as some thousand short collectives.
+  /// Between these two calls the thread's operations on this group are only estimated: nothing moves, outputs keep
+  /// their values, and each Work has ended when it is returned. endTimeEstimate gives the sum of the times from call to
+  /// end, in microseconds; sums of several groups, or of operations that run side by side, are the caller's affair. The
+  /// first startTimeEstimate of a group is collective: every rank calls it, in the order of collectives, and unless the
+  /// process knows a group of this kind already it measures, for about as long as some thousand short collectives.
   bool supportsTimeEstimation() const override;
   void startTimeEstimate() TORCH_RMPI_OVERRIDE_SINCE_2_15;
   float endTimeEstimate() TORCH_RMPI_OVERRIDE_SINCE_2_15;
@@ -266,24 +269,29 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   /// DistBackendError if the group has no members.
   Core& core() const;
   [[noreturn]] void throw_not_connected() const;
+  void prepare_estimates();
   std::unique_ptr<Core> connect(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                 const Options& options) const;
   /// A copy of `given`, if those are options of this class; else of this group's, with what `given` says.
   c10::intrusive_ptr<Options> child_options(const c10::intrusive_ptr<c10d::Backend::Options>& given) const;
 
-  /// Gives up the members, who may be other ones afterwards.
+  /// Gives up the members: there may be others afterwards.
   void leave(const char* operation);
 
   const c10::intrusive_ptr<c10d::Store> store_;
   c10::intrusive_ptr<Options> options_;
+  /// The store in which the present members met, and the options with which they did.
+  struct Generation {
+    c10::intrusive_ptr<c10d::Store> store;
+    c10::intrusive_ptr<Options> options;
+  };
+  Generation generation_;
   // No other object of this process ever has it.
   const std::uint64_t instance_;
   const std::shared_ptr<Observers> observers_;
   const std::shared_ptr<EphemeralTimeout> ephemeral_timeout_;
   // Null while the group has no members.
   std::unique_ptr<Core> core_;
-  // The one before, which a thread that came late may still look at.
-  std::unique_ptr<Core> previous_core_;
   bool is_suspended_ = false;
   std::unordered_set<std::int64_t> used_uuids_;
 };

@@ -127,13 +127,18 @@ pub(super) struct Estimates(OnceCell<Arc<Model>>);
 
 impl Group {
     /// Makes [`Group::estimate`] possible. Every rank calls it, in the order of collectives; the first time a group of this
-    /// kind does it measures, which takes as long as some hundred collectives. Later calls return at once.
+    /// kind does it measures, which takes as long as some thousand collectives. Later calls return at once.
     pub fn prepare_estimates(&self) -> Result<()> {
         self.estimates.0.get_or_try_init(|| self.agreed_model()).map(drop)
     }
 
+    /// Whether [`Group::estimate`] is possible.
+    pub fn has_estimates(&self) -> bool {
+        self.estimates.0.get().is_some()
+    }
+
     /// How long an operation would take from its call to its end, in microseconds, if all ranks called it at once. Nothing
-    /// moves. `None` before [`Group::prepare_estimates`]. Of all ranks the same for the same call.
+    /// moves. `None` before [`Group::prepare_estimates`]. The same on all ranks if their memory is of the same length.
     pub fn estimate(&self, invocation: &Invocation<'_>) -> Result<Option<f64>> {
         check::check(invocation, self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()))?;
         let kind = Kind::of(invocation.call);
@@ -144,35 +149,42 @@ impl Group {
     /// The same on every rank: measured together, if one of them does not know groups of this kind yet.
     fn agreed_model(&self) -> Result<Arc<Model>> {
         let key = format!("{} ranks over {}; {}", self.size(), self.reach, self.tuning);
-        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|known| known.get(&key).cloned());
+        let known =
+            KNOWN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|known| known.get(&key).cloned());
         let everybody_knows = self.agreed(&[f64::from(u8::from(known.is_some()))], ReduceOp::Min)?[0] > 0.0;
         let mut times = match known {
-            Some(model) if everybody_knows => model.0.iter().flat_map(|curve| curve.0.iter().map(|point| point.1)).collect(),
+            Some(model) if everybody_knows => {
+                model.0.iter().flat_map(|curve| curve.0.iter().map(|point| point.1)).collect()
+            }
             _ => self.measure_all()?,
         };
         // An operation takes as long as on the rank where it takes longest. Also where all know it: they may have measured it
         // in different groups.
         times = self.agreed(&times, ReduceOp::Max)?;
         let mut times = times.into_iter();
-        let curves = Kind::ALL.map(|kind| Curve::new(self.sizes(kind).iter().copied().zip(times.by_ref())));
+        let curves = Kind::ALL.map(|kind| Curve::new(self.sizes(kind).zip(times.by_ref())));
         let model = Arc::new(Model(curves.into()));
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         known.get_or_insert_default().insert(key, model.clone());
         Ok(model)
     }
 
-    fn sizes(&self, kind: Kind) -> &'static [usize] {
-        match kind {
-            Kind::Barrier => &SIZES[..1],
-            _ if self.size() > RANKS_FOR_ALL_SIZES => &SIZES[..SIZES.len() - 1],
-            _ => &SIZES,
-        }
+    /// The sizes at which it is measured, in bytes: whole blocks for all ranks.
+    fn sizes(&self, kind: Kind) -> impl Iterator<Item = usize> + use<> {
+        let size = self.size();
+        let count = match kind {
+            Kind::Barrier => 1,
+            _ if size > RANKS_FOR_ALL_SIZES => SIZES.len() - 1,
+            _ => SIZES.len(),
+        };
+        // A block is a whole number of the largest element type.
+        SIZES.into_iter().take(count).map(move |bytes| (bytes / size).next_multiple_of(size_of::<u128>()) * size)
     }
 
     fn measure_all(&self) -> Result<Vec<f64>> {
         let mut times = Vec::new();
         for kind in Kind::ALL {
-            for &bytes in self.sizes(kind) {
+            for bytes in self.sizes(kind) {
                 times.push(self.measure(kind, bytes)?);
             }
         }
@@ -181,11 +193,9 @@ impl Group {
 
     /// Microseconds of one operation.
     fn measure(&self, kind: Kind, bytes: usize) -> Result<f64> {
-        // Whole numbers of the largest element type.
-        let block = (bytes / self.size()).next_multiple_of(size_of::<u128>());
-        let whole = block * self.size();
-        let mut scratch = Scratch::new(2 * whole);
-        let (input, output) = (scratch.view().slice(0..whole), scratch.view().slice(whole..2 * whole));
+        let block = bytes / self.size();
+        let mut scratch = Scratch::new(2 * bytes);
+        let (input, output) = (scratch.view().slice(0..bytes), scratch.view().slice(bytes..2 * bytes));
         let blocks =
             |view: View| (0..self.size()).map(|rank| view.slice(rank * block..(rank + 1) * block)).collect::<Vec<_>>();
         let (sent, received) = (blocks(input), blocks(output));

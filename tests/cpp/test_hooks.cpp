@@ -45,6 +45,12 @@ class Heard {
 };
 #endif
 
+/// Keeps the other ranks in their group until rank 0 has come here.
+void await_rank_0(const Context& context, c10d::Store& store) {
+  if (context.rank() == 0) store.set("done", "");
+  store.get("done");
+}
+
 }  // namespace
 
 #if TORCH_RMPI_HAS_COMPLETION_HOOKS
@@ -133,21 +139,23 @@ RMPI_TEST(hooks, a_hook_that_throws_hurts_nobody) {
 
 RMPI_TEST(hooks, failed_work_is_not_told_as_completed) {
   const auto group = context.make_group(milliseconds(500));
+  const auto store = context.make_store();
   Heard heard;
   group->registerCompletionHook(1, heard.hook());
   if (context.size() > 1 && context.rank() == 0) {
     Tensors tensors{at::ones({1})};
     const auto work = group->recv(tensors, 1, 5);
-    // Its time is up, or the other rank has gone.
     CHECK_THROWS(c10::DistBackendError, "recv", work->wait());
     CHECK_TRUE(work->isCompleted() && heard.count(work) == 0);
   }
+  await_rank_0(context, *store);
 }
 #endif
 
 RMPI_TEST(hooks, abort_hooks_run_once_before_the_waiter_goes_on) {
   const auto group = context.make_group(milliseconds(500));
   CHECK_TRUE(group->supportsAbortHooks());
+  const auto store = context.make_store();
   std::atomic<int> called{0};
   std::atomic<int> removed{0};
   group->registerAbortHook(1, [&] { ++called; });
@@ -167,17 +175,53 @@ RMPI_TEST(hooks, abort_hooks_run_once_before_the_waiter_goes_on) {
     CHECK_THROWS(c10::DistBackendError, "", group->recv(first, 1, 3));
     CHECK_TRUE(called == 2 && removed == 0, called.load());
   }
+  await_rank_0(context, *store);
 }
 
 RMPI_TEST(hooks, abort_hooks_do_not_run_for_what_was_asked_for) {
   const auto group = context.make_group();
+  const auto store = context.make_store();
   std::atomic<int> called{0};
   group->registerAbortHook(1, [&] { ++called; });
   Tensors tensors{at::ones({1})};
   CHECK_THROWS(c10::ValueError, "root", group->broadcast(tensors, {context.size(), 0}));
+  if (context.size() > 1) {
+    // A monitored barrier leaves the group usable, also in a batch.
+    if (context.rank() == 0) {
+      c10d::BarrierOptions hurried;
+      hurried.timeout = milliseconds(100);
+      group->startCoalescing();
+      CHECK_THROWS(c10::DistBackendError, "monitoredBarrier", group->monitoredBarrier(hurried));
+      group->endCoalescing();
+    }
+    group->barrier()->wait();
+  }
   group->barrier()->wait();
-  group->shutdown();
   CHECK_TRUE(called == 0);
+  if (context.size() > 1 && context.rank() == 0) {
+    const auto pending = group->recv(tensors, 1, 1);
+    group->abort();
+    CHECK_THROWS(c10::DistBackendError, "", pending->wait());
+    CHECK_TRUE(called == 0, called.load());
+  }
+  await_rank_0(context, *store);
+}
+
+RMPI_TEST(hooks, an_operation_that_is_refused_leaves_the_extension_to_the_next) {
+#if TORCH_RMPI_TORCH_AT_LEAST(2, 14)
+  const auto group = context.make_group(std::chrono::seconds(60));
+  Tensors tensors{at::ones({1})};
+  group->addEphemeralTimeout(milliseconds(500));
+  CHECK_THROWS(c10::ValueError, "tag", group->send(tensors, 0, -5));
+  // An estimate is no operation either.
+  group->startTimeEstimate();
+  group->allreduce(tensors);
+  group->endTimeEstimate();
+  const auto work = group->allreduce(tensors);
+  work->wait();
+  CHECK_TRUE(work->getTimeout() == milliseconds(60500), work->getTimeout().count());
+  group->shutdown();
+#endif
 }
 
 RMPI_TEST(hooks, every_operation_is_reported) {
@@ -201,6 +245,12 @@ RMPI_TEST(hooks, every_operation_is_reported) {
   }
   Tensors tensors{at::ones({1})};
   group->broadcast(tensors);
+  group->waitForPendingWorks();
+  // What is only estimated is not waited for, nor reported, however long its Work lives.
+  WorkPtr estimated;
+  group->startTimeEstimate();
+  estimated = group->allreduce(tensors);
+  group->endTimeEstimate();
   group->waitForPendingWorks();
   const std::lock_guard<std::mutex> lock(mutex);
   CHECK_TRUE(infos.size() == 7, infos.size());

@@ -40,6 +40,15 @@ c10::intrusive_ptr<Group::Options> named(const std::string& name) {
   return options;
 }
 
+/// What all ranks give, by rank, through a store.
+std::vector<std::string> exchanged(const Context& context, c10d::Store& store, const std::string& topic,
+                                   const std::string& own) {
+  store.set(topic + std::to_string(context.rank()), own);
+  std::vector<std::string> values;
+  for (int rank = 0; rank < context.size(); ++rank) values.push_back(store.get_to_str(topic + std::to_string(rank)));
+  return values;
+}
+
 }  // namespace
 
 RMPI_TEST(membership, split_keeps_the_order_that_is_given) {
@@ -88,6 +97,13 @@ RMPI_TEST(membership, a_part_takes_what_its_options_do_not_say_from_the_whole) {
   const auto own = c10::dynamic_intrusive_pointer_cast<Group::Options>(part->getBackendOptions());
   CHECK_TRUE(own->chunk_bytes == 8192 && own->timeout == std::chrono::seconds(7) && own->group_name == "part");
   CHECK_TRUE(own->global_ranks_in_group == options->global_ranks_in_group);
+  // Also those that options of its own class leave open.
+  auto others = named("other part");
+  others->spins = 7;
+  const auto other = group->split(context.make_store(), all_ranks(context.size()), others);
+  const auto merged = c10::dynamic_intrusive_pointer_cast<Group::Options>(other->getBackendOptions());
+  CHECK_TRUE(merged->chunk_bytes == 8192 && merged->spins == 7 && !others->chunk_bytes);
+  other->shutdown();
   // A copy: the whole has not changed.
   CHECK_TRUE(options->group_name == "whole" && options->timeout == std::chrono::seconds(60));
   part->shutdown();
@@ -136,7 +152,7 @@ RMPI_TEST(membership, shrink_may_abort_what_is_under_way) {
     const auto pending = group->recv(tensors, last, 1);
     const auto rest = group->shrink({last}, 1);
     // Aborted, unless the last has left the group before.
-    CHECK_THROWS(c10::DistBackendError, "recv", pending->wait());
+    CHECK_THROWS(c10::DistBackendError, "", pending->wait());
     CHECK_TRUE(sum(rest, 1) == static_cast<float>(last));
     rest->shutdown();
   }
@@ -161,6 +177,24 @@ RMPI_TEST(membership, suspend_and_resume) {
     CHECK_TRUE(sum(group, 1) == static_cast<float>(context.size()));
     CHECK_TRUE(group->getMemoryStats() == before && shared_mappings() == mapped);
   }
+  group->shutdown();
+}
+
+RMPI_TEST(membership, resume_of_a_rank_that_comes_too_late) {
+  if (context.size() == 1) return;
+  const auto store = context.make_store();
+  const auto group = context.make_group();
+  group->suspend();
+  if (context.rank() == 0) {
+    group->setTimeout(milliseconds(200));
+    CHECK_THROWS(c10::DistBackendError, "have not come: 1", group->resume());
+    group->setTimeout(std::chrono::seconds(60));
+  }
+  exchanged(context, *store, "tried", "");
+  // Rank 0 has given up, so the others must not wait for it where nothing ends a wait.
+  if (context.rank() != 0) CHECK_THROWS(c10::DistBackendError, "rank 0 had given up", group->resume());
+  group->resume();
+  CHECK_TRUE(sum(group, 1) == static_cast<float>(context.size()));
   group->shutdown();
 }
 
@@ -190,15 +224,6 @@ c10::intrusive_ptr<Group> unconnected(const Context& context, const c10::intrusi
   auto options = named("changing");
   options->enable_reconfigure = true;
   return c10::make_intrusive<Group>(store, context.rank(), context.size(), options);
-}
-
-/// The handles of all ranks, through a store.
-std::vector<std::string> exchanged(const Context& context, c10d::Store& store, const std::string& topic,
-                                   const std::string& own) {
-  store.set(topic + std::to_string(context.rank()), own);
-  std::vector<std::string> handles;
-  for (int rank = 0; rank < context.size(); ++rank) handles.push_back(store.get_to_str(topic + std::to_string(rank)));
-  return handles;
 }
 
 }  // namespace
@@ -274,6 +299,7 @@ RMPI_TEST(membership, reconfigure_names_who_is_missing_and_may_be_tried_again) {
   if (context.rank() != 0) CHECK_THROWS(c10::DistBackendError, "have not come: 0", group->reconfigure(options));
   if (context.rank() != 0) CHECK_TRUE(!group->isInitialized());
   exchanged(context, *store, "tried", "");
+  if (context.rank() == 0) CHECK_THROWS(c10::DistBackendError, "had given up", group->reconfigure(options));
   options.uuid = 2;
   options.timeout = std::nullopt;
   group->reconfigure(options)->wait();
@@ -295,9 +321,29 @@ RMPI_TEST(membership, reconfigure_aborts_what_is_under_way) {
   options.uuid = 2;
   group->reconfigure(options)->wait();
   // Aborted, unless the other rank has left the group before.
-  if (pending) CHECK_THROWS(c10::DistBackendError, "recv", pending->wait());
+  if (pending) CHECK_THROWS(c10::DistBackendError, "", pending->wait());
   CHECK_TRUE(group->getError() == c10d::ErrorType::SUCCESS);
   CHECK_TRUE(sum(group, 1) == static_cast<float>(context.size()));
+  group->shutdown();
+}
+
+RMPI_TEST(membership, a_group_with_other_ranks_can_be_suspended) {
+  const auto store = context.make_store();
+  const auto group = unconnected(context, store);
+  auto handles = exchanged(context, *store, "handle", group->get_reconfigure_handle());
+  c10d::ReconfigureOptions options;
+  for (const auto uuid : {1, 2, 3}) {
+    // Each generation has other ranks, and counts its own meetings.
+    options.uuid = uuid;
+    options.handles = handles;
+    group->reconfigure(options)->wait();
+    for (int round = 0; round < uuid; ++round) {
+      group->suspend();
+      group->resume();
+    }
+    CHECK_TRUE(sum(group, 1) == static_cast<float>(context.size()));
+    std::rotate(handles.begin(), handles.begin() + 1, handles.end());
+  }
   group->shutdown();
 }
 #endif

@@ -52,7 +52,8 @@ RMPI_TEST(time_estimate, nothing_moves) {
 RMPI_TEST(time_estimate, longer_takes_longer) {
   const auto group = context.make_group();
   float last = 0;
-  for (const auto bytes : {std::int64_t{1} << 10, std::int64_t{64} << 10, std::int64_t{1} << 20, std::int64_t{32} << 20}) {
+  for (const auto bytes :
+       {std::int64_t{1} << 10, std::int64_t{64} << 10, std::int64_t{1} << 20, std::int64_t{32} << 20}) {
     const auto time = all_reduce_of(*group, bytes);
     CHECK_TRUE(time >= last && time > 0, bytes, " bytes: ", time, " after ", last);
     last = time;

@@ -1,5 +1,6 @@
 """Groups made of a group's members, and a group that changes its members, through torch's Python API."""
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -171,3 +172,27 @@ def test_suspend_and_resume(ctx):
         ctx.exchange()
         backend.resume()
         assert total(group) == ctx.size
+
+
+@multirank(2, gloo=False)
+def test_other_threads_run_while_a_rank_waits_for_the_others(ctx):
+    """torch's own binding of resume keeps the interpreter's lock; here the others wait for a thread that needs it."""
+    group = ctx.new_group()
+    backend = group._get_backend(CPU)
+    backend.suspend()
+    if ctx.rank == 0:
+        begun = threading.Event()
+
+        def tell():
+            begun.set()
+            # Far more steps than this thread gets before the other one is in `resume`.
+            for step in range(200_000):
+                ctx.steps = step
+            ctx.store.set("resume now", "yes")
+
+        threading.Thread(target=tell).start()
+        begun.wait()
+    else:
+        ctx.store.get("resume now")
+    backend.resume()
+    assert total(group) == ctx.size
