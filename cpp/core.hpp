@@ -106,9 +106,8 @@ struct ProcessGroupRMPI::Core {
   };
 
   // The batches that are open, and those that were closed and not ended, by thread (a number that no other thread ever
-  // has). The count spares every other
-  // operation the lock; it is only exact for the thread's own batch, and that is the one that matters, so relaxed
-  // ordering is enough.
+  // has). The count spares every other operation the lock; it is only exact for the thread's own batch, and that is the
+  // one that matters, so relaxed ordering is enough.
   std::atomic<std::size_t> open_batches_{0};
   std::mutex batches_mutex_;
   std::unordered_map<std::uint64_t, Batch> batches_;

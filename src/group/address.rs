@@ -10,7 +10,7 @@ use crate::mpi::{Environment, library_version};
 /// Text that tells addresses of this library, and of this layout, from anything else.
 const MAGIC: &str = "rmpi-address-2";
 
-/// A process of an MPI job. Travels as one line of text.
+/// A process of an MPI job. Travels as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Rank in MPI_COMM_WORLD.
