@@ -28,11 +28,14 @@ std::string joined(const std::vector<std::int64_t>& numbers) {
   return text;
 }
 
-/// Tells the options of a part of a group which ranks of the world its members are, if the group of `size` ranks knows.
+/// Tells the options of a part of a group which ranks of the world its members are: the group of `size` ranks knows, or
+/// whoever gave the options, or nobody.
 void set_global_ranks(c10d::Backend::Options& options, const std::vector<std::uint64_t>& of_group, int size,
                       const std::vector<int>& ranks) {
-  if (of_group.size() != static_cast<std::size_t>(size)) return;
+  const bool is_known = of_group.size() == static_cast<std::size_t>(size);
+  if (!is_known && options.global_ranks_in_group.size() == ranks.size()) return;
   options.global_ranks_in_group.clear();
+  if (!is_known) return;
   for (const auto rank : ranks) options.global_ranks_in_group.push_back(of_group[rank]);
 }
 
@@ -59,6 +62,8 @@ void check_ranks(const char* operation, const std::vector<Integer>& ranks, int s
 c10::intrusive_ptr<ProcessGroupRMPI::Options> ProcessGroupRMPI::child_options(const OptionsPtr& given) const {
   auto own = c10::dynamic_intrusive_pointer_cast<Options>(given);
   auto options = c10::make_intrusive<Options>(own ? *own : *options_);
+  // Those of this group, if they are not given: not of the members it had once.
+  if (!given && generation_.options) options->global_ranks_in_group = generation_.options->global_ranks_in_group;
   if (given && !own) {
     options->timeout = given->timeout;
     options->group_name = given->group_name;

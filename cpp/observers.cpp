@@ -56,10 +56,12 @@ void Observers::completed(std::uint64_t key, std::optional<float> milliseconds) 
 
 void Observers::failed(std::uint32_t generation) noexcept {
   if (is_interpreter_ending() || failing_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return;
+  // Dies after the lock is free: a hook may take itself out of the table.
+  std::shared_ptr<const Table<AbortHook>> hooks;
   // Whoever comes second waits: the process may end as soon as this returns, and the hooks save what explains why.
   const std::lock_guard<std::mutex> lock(failure_mutex_);
-  if (generation != this->generation() || std::exchange(has_failed_, true)) return;
-  const auto hooks = current(abort_hooks_);
+  if (generation != this->generation() || !is_first_to_hear(generation)) return;
+  hooks = current(abort_hooks_);
   if (!hooks) return;
   failing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   for (const auto& [id, hook] : *hooks) {
@@ -68,16 +70,19 @@ void Observers::failed(std::uint32_t generation) noexcept {
   failing_.store(std::thread::id(), std::memory_order_relaxed);
 }
 
-void Observers::expect_failure() {
-  const std::lock_guard<std::mutex> lock(failure_mutex_);
-  has_failed_ = true;
+bool Observers::is_first_to_hear(std::uint32_t generation) {
+  // 0 stands for none.
+  const std::uint64_t next = std::uint64_t{generation} + 1;
+  auto heard = heard_.load(std::memory_order_relaxed);
+  while (heard < next) {
+    if (heard_.compare_exchange_weak(heard, next, std::memory_order_relaxed)) return true;
+  }
+  return false;
 }
 
-void Observers::begin_generation() {
-  const std::lock_guard<std::mutex> lock(failure_mutex_);
-  generation_.fetch_add(1, std::memory_order_relaxed);
-  has_failed_ = false;
-}
+void Observers::expect_failure() { is_first_to_hear(generation()); }
+
+void Observers::begin_generation() { generation_.fetch_add(1, std::memory_order_relaxed); }
 
 void Observers::set_report(Report report) {
   auto next = std::make_shared<const Report>(std::move(report));

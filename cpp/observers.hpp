@@ -79,6 +79,7 @@ class Observers : public std::enable_shared_from_this<Observers> {
   /// table that it has found.
   template <class Hook>
   void change(std::shared_ptr<const Table<Hook>>& table, std::int64_t id, std::shared_ptr<const Hook> hook);
+  bool is_first_to_hear(std::uint32_t generation);
   template <class Hook>
   std::shared_ptr<const Table<Hook>> current(const std::shared_ptr<const Table<Hook>>& table) const;
 
@@ -92,8 +93,10 @@ class Observers : public std::enable_shared_from_this<Observers> {
   std::shared_ptr<const Table<CompletionHook>> completion_hooks_;
   std::shared_ptr<const Table<AbortHook>> abort_hooks_;
 
+  // One more than the last generation of which abort hooks have heard, or need not hear. Relaxed: only who comes first
+  // matters. No lock: a hook may end the group, too. The mutex makes whoever fails second wait for the hooks.
+  std::atomic<std::uint64_t> heard_{0};
   std::mutex failure_mutex_;
-  bool has_failed_ = false;
   // Relaxed: only compared with what a thread was told of the operation that it ends.
   std::atomic<std::uint32_t> generation_{0};
   // The thread that runs the abort hooks: it must not wait for itself. Relaxed: only a thread's own number matters to

@@ -95,22 +95,24 @@ void await_all(c10d::Store& store, const Place& place, int rank, std::chrono::mi
     }
     throw;
   }
-  const auto decision = decide(store, place, complete ? kTakesPlace : given_up);
+  // Before anybody is told that the meeting is off: others may still come.
+  const auto missing = complete ? std::string() : missing_ranks(store, place.keys);
+  const auto decision = decide(store, place, complete || missing.empty() ? kTakesPlace : given_up);
   if (decision == kTakesPlace) return;
   const auto creating =
       c10::str("rmpi: creating group \"", group_name, "\" of ", place.keys.size(), " ranks: rank ", rank);
-  if (complete) {
+  if (missing.empty()) {
     C10_THROW_ERROR(
         DistBackendError,
         c10::str(creating, " came too late: ", decision,
                  ". Every member has to create the group again; give a longer timeout to init_process_group or "
                  "new_group if this rank is just slow."));
   }
-  C10_THROW_ERROR(DistBackendError, c10::str(creating, " waited ", timeout.count(),
-                                             " ms and ran into the timeout because these ranks have not come: ",
-                                             missing_ranks(store, place.keys),
-                                             ". Every member must create the group; if one is just slow, give a longer "
-                                             "timeout to init_process_group or new_group."));
+  C10_THROW_ERROR(DistBackendError,
+                  c10::str(creating, " waited ", timeout.count(),
+                           " ms and ran into the timeout because these ranks have not come: ", missing,
+                           ". Every member must create the group; if one is just slow, give a longer "
+                           "timeout to init_process_group or new_group."));
 }
 
 }  // namespace

@@ -110,11 +110,16 @@ impl Curve {
         }
         let above = points.iter().position(|&(size, _)| bytes <= size).unwrap_or(points.len() - 1);
         let ((low, early), (high, late)) = (points[above - 1], points[above]);
-        let slope = (late - early) / (high - low);
+        let slope = if high > low { (late - early) / (high - low) } else { 0.0 };
         let beyond = if bytes > high { bytes - high } else { 0.0 };
         // What is beyond goes at the bandwidth of the last step, and at least at that of all bytes so far.
         early + (bytes.min(high) - low) * slope + beyond * slope.max(0.5 * late / high)
     }
+}
+
+/// `bytes` or some more, as one block for each of `size` ranks: a whole number of the largest element type.
+fn in_blocks(bytes: usize, size: usize) -> usize {
+    (bytes / size).max(1).next_multiple_of(size_of::<u128>()) * size
 }
 
 /// A curve for each kind of operation.
@@ -177,8 +182,7 @@ impl Group {
             _ if size > RANKS_FOR_ALL_SIZES => SIZES.len() - 1,
             _ => SIZES.len(),
         };
-        // A block is a whole number of the largest element type.
-        SIZES.into_iter().take(count).map(move |bytes| (bytes / size).next_multiple_of(size_of::<u128>()) * size)
+        SIZES.into_iter().take(count).map(move |bytes| in_blocks(bytes, size))
     }
 
     fn measure_all(&self) -> Result<Vec<f64>> {
@@ -302,6 +306,20 @@ mod tests {
         assert!(curve.at(4 << 20) > 1000.0);
         assert_eq!(Curve::default().at(1000), 0.0);
         assert_eq!(Curve::new([(1000, 5.0)].into_iter()).at(1 << 20), 5.0);
+    }
+
+    #[test]
+    fn sizes_are_whole_blocks_for_any_number_of_ranks() {
+        for size in [1, 3, 17, 1024, 2000, 100_000] {
+            for bytes in SIZES {
+                let whole = in_blocks(bytes, size);
+                assert!(
+                    whole >= bytes.min(16 * size) && whole.is_multiple_of(16 * size),
+                    "{bytes} for {size}: {whole}"
+                );
+            }
+        }
+        assert!(Curve::new([(16_000, 1.0), (16_000, 2.0)].into_iter()).at(32_000).is_finite());
     }
 
     #[test]

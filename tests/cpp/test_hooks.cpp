@@ -224,6 +224,23 @@ RMPI_TEST(hooks, an_operation_that_is_refused_leaves_the_extension_to_the_next) 
 #endif
 }
 
+RMPI_TEST(hooks, an_abort_hook_may_abort) {
+  const auto group = context.make_group(milliseconds(300));
+  const auto store = context.make_store();
+  std::atomic<int> called{0};
+  group->registerAbortHook(1, [&] {
+    ++called;
+    group->abort();
+    group->unregisterAbortHook(1);
+  });
+  if (context.size() > 1 && context.rank() == 0) {
+    Tensors tensors{at::ones({1})};
+    CHECK_THROWS(c10::DistBackendError, "recv", group->recv(tensors, 1, 1)->wait());
+    CHECK_TRUE(called == 1, called.load());
+  }
+  await_rank_0(context, *store);
+}
+
 RMPI_TEST(hooks, every_operation_is_reported) {
   const auto group = context.make_group();
   std::mutex mutex;
