@@ -55,19 +55,27 @@ void Observers::completed(std::uint64_t key, std::optional<float> milliseconds) 
 }
 
 void Observers::failed(std::uint32_t generation) noexcept {
-  if (is_interpreter_ending() || failing_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return;
-  // Dies after the lock is free: a hook may take itself out of the table.
-  std::shared_ptr<const Table<AbortHook>> hooks;
-  // Whoever comes second waits: the process may end as soon as this returns, and the hooks save what explains why.
-  const std::lock_guard<std::mutex> lock(failure_mutex_);
-  if (generation != this->generation() || !is_first_to_hear(generation)) return;
-  hooks = current(abort_hooks_);
-  if (!hooks) return;
-  failing_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-  for (const auto& [id, hook] : *hooks) {
+  if (is_interpreter_ending()) return;
+  std::shared_ptr<Aside> run;
+  {
+    const std::lock_guard<std::mutex> lock(failure_mutex_);
+    if (generation == this->generation() && is_first_to_hear(generation)) {
+      abort_run_.reset();
+      if (auto hooks = current(abort_hooks_); hooks && !hooks->empty()) {
+        abort_run_ = Aside::start([hooks = std::move(hooks)] { run_abort_hooks(*hooks); });
+      }
+    }
+    run = abort_run_;
+  }
+  // Whoever comes second waits, too: the process may end as soon as this returns, and the hooks save what explains why.
+  if (run) run->wait();
+}
+
+void Observers::run_abort_hooks(const Table<AbortHook>& hooks) noexcept {
+  for (const auto& [id, hook] : hooks) {
+    if (is_interpreter_ending()) return;
     run_foreign([&hook = *hook] { hook(); }, [id = id] { return c10::str("abort hook ", id); });
   }
-  failing_.store(std::thread::id(), std::memory_order_relaxed);
 }
 
 bool Observers::is_first_to_hear(std::uint32_t generation) {

@@ -11,15 +11,16 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 
 #include <torch/csrc/distributed/c10d/Work.hpp>
+
+#include "aside.hpp"
 
 namespace rmpi {
 
 /// Shared by a group and its operations, some of which outlive it. Every function may be called from any thread. Hooks
-/// run with no lock of this object held but the one that makes abort hooks wait for each other, and never once the
-/// interpreter has begun to end: they may belong to it. What one throws is logged.
+/// run with no lock of this object held, and never once the interpreter has begun to end: they may belong to it. What
+/// one throws is logged.
 class Observers : public std::enable_shared_from_this<Observers> {
  public:
   using Clock = std::chrono::steady_clock;
@@ -43,7 +44,7 @@ class Observers : public std::enable_shared_from_this<Observers> {
   /// Runs the completion hooks.
   void completed(std::uint64_t key, std::optional<float> milliseconds) const noexcept;
   /// Runs the abort hooks, because an operation of this generation of the group's members has failed: once for each
-  /// generation. Returns when they have run, on whichever thread.
+  /// generation, aside. Returns when they have run, or for what takes longer as Aside::wait() does.
   void failed(std::uint32_t generation) noexcept;
   /// Its user ends the group, or this generation: what fails because of that is no reason to run abort hooks.
   void expect_failure();
@@ -80,6 +81,7 @@ class Observers : public std::enable_shared_from_this<Observers> {
   template <class Hook>
   void change(std::shared_ptr<const Table<Hook>>& table, std::int64_t id, std::shared_ptr<const Hook> hook);
   bool is_first_to_hear(std::uint32_t generation);
+  static void run_abort_hooks(const Table<AbortHook>& hooks) noexcept;
   template <class Hook>
   std::shared_ptr<const Table<Hook>> current(const std::shared_ptr<const Table<Hook>>& table) const;
 
@@ -94,14 +96,13 @@ class Observers : public std::enable_shared_from_this<Observers> {
   std::shared_ptr<const Table<AbortHook>> abort_hooks_;
 
   // One more than the last generation of which abort hooks have heard, or need not hear. Relaxed: only who comes first
-  // matters. No lock: a hook may end the group, too. The mutex makes whoever fails second wait for the hooks.
+  // matters.
   std::atomic<std::uint64_t> heard_{0};
+  // Of the last generation that has failed. The mutex makes whoever fails second find it.
   std::mutex failure_mutex_;
+  std::shared_ptr<Aside> abort_run_;
   // Relaxed: only compared with what a thread was told of the operation that it ends.
   std::atomic<std::uint32_t> generation_{0};
-  // The thread that runs the abort hooks: it must not wait for itself. Relaxed: only a thread's own number matters to
-  // it.
-  std::atomic<std::thread::id> failing_{};
 
   // As has_completion_hooks_.
   std::atomic<bool> has_report_{false};

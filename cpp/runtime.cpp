@@ -11,6 +11,7 @@
 #include <torch-rmpi/src/bridge.rs.h>
 #include <torch_rmpi/process_group_rmpi.hpp>
 
+#include "aside.hpp"
 #include "errors.hpp"
 #include "interrupt.hpp"
 
@@ -81,8 +82,13 @@ void before_interpreter_ends() {
 }
 
 bool await_callbacks(std::optional<std::chrono::milliseconds> limit) {
-  return wait_in_slices(limit, [](std::uint64_t slice) { return bridge::await_users(slice); });
+  const auto begun = std::chrono::steady_clock::now();
+  if (!wait_in_slices(limit, [](std::uint64_t slice) { return bridge::await_users(slice); })) return false;
+  if (limit) *limit -= std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begun);
+  return await_asides(limit);
 }
+
+bool await_abort_hooks(std::optional<std::chrono::milliseconds> limit) { return await_asides(limit); }
 
 std::string mpi_library_version() { return std::string(bridge::mpi_library()); }
 

@@ -37,7 +37,7 @@ void check_python_signals(unsigned long main_thread) {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
-// How long operations that nobody has waited for may go on at the end.
+// How long operations that nobody has waited for, and abort hooks, may go on at the end.
 constexpr Milliseconds kGrace{5000};
 // How long a callback may go on when nobody waits for it any more.
 constexpr Milliseconds kLastMoment{1000};
@@ -54,18 +54,20 @@ void flush_python_output() {
 
 // Tensors and callbacks of pending operations belong to Python, and no other thread may touch them once it finalizes.
 // Callbacks that run are waited for, as Python waits for threads; after an exception or Ctrl-C only for a moment, since
-// they may wait for a peer that never answers.
+// they may wait for a peer that never answers. Abort hooks save what explains an exception, and get longer.
 void before_python_ends() {
   int status = py::hasattr(py::module_::import("sys"), "last_value") ? 1 : 0;
   bool quiet = false;
-  if (status == 0) {
-    try {
-      const py::gil_scoped_release no_gil;
+  try {
+    const py::gil_scoped_release no_gil;
+    if (status == 0) {
       rmpi::drain(kGrace);
       rmpi::await_callbacks();
-    } catch (const py::error_already_set&) {
-      status = 128 + SIGINT;
+    } else {
+      rmpi::await_abort_hooks(kGrace);
     }
+  } catch (const py::error_already_set&) {
+    status = 128 + SIGINT;
   }
   {
     const py::gil_scoped_release no_gil;
@@ -77,8 +79,10 @@ void before_python_ends() {
   if (quiet) return;
   // Python would end the thread that runs it in the middle of C++ code, and the process with it.
   flush_python_output();
-  std::fprintf(stderr, "torch-rmpi: a callback of a future still runs; the process ends without it, with status %d\n",
-               status == 0 ? 1 : status);
+  std::fprintf(
+      stderr,
+      "torch-rmpi: a callback of a future or an abort hook still runs; the process ends without it, with status %d\n",
+      status == 0 ? 1 : status);
   std::fflush(nullptr);
   _exit(status == 0 ? 1 : status);
 }

@@ -311,8 +311,10 @@ RMPI_API void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int s
                    const std::string& group_name);
 /// Lets pending operations end and their callbacks run; false when `limit` has passed.
 RMPI_API bool drain(std::chrono::milliseconds limit);
-/// Waits until no callback of a future runs or is due; false when `limit` has passed.
+/// Waits until no callback of a future and no abort hook runs or is due; false when `limit` has passed.
 RMPI_API bool await_callbacks(std::optional<std::chrono::milliseconds> limit = std::nullopt);
+/// Waits until no abort hook runs, for as long as `limit`: they outlast the error that they belong to if they are slow.
+RMPI_API bool await_abort_hooks(std::optional<std::chrono::milliseconds> limit = std::nullopt);
 /// For a host with an interpreter: the thread that ends it, as a pthread_t.
 RMPI_API void set_main_thread(unsigned long thread);
 /// For a host with an interpreter, before that ends, on its main thread and without the interpreter's lock: from then

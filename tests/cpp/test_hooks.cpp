@@ -241,6 +241,35 @@ RMPI_TEST(hooks, an_abort_hook_may_abort) {
   await_rank_0(context, *store);
 }
 
+RMPI_TEST(hooks, slow_abort_hooks_do_not_hold_errors_back) {
+  constexpr milliseconds kSlow(4000);
+  constexpr milliseconds kTimeout(200);
+  const auto store = context.make_store();
+  std::vector<decltype(context.make_group(kTimeout))> groups;
+  std::atomic<int> begun{0};
+  std::atomic<int> ended{0};
+  for (int count = 0; count < 5; ++count) {
+    groups.push_back(context.make_group(kTimeout));
+    groups.back()->registerAbortHook(1, [&] {
+      ++begun;
+      std::this_thread::sleep_for(kSlow);
+      ++ended;
+    });
+  }
+  if (context.size() > 1 && context.rank() == 0) {
+    const auto begin = std::chrono::steady_clock::now();
+    Tensors tensors{at::ones({1})};
+    // Nobody sends.
+    for (const auto& group : groups) CHECK_THROWS(c10::DistBackendError, "recv", group->recv(tensors, 1, 1)->wait());
+    const auto passed = std::chrono::steady_clock::now() - begin;
+    CHECK_TRUE(ended == 0 && passed < kSlow, std::chrono::duration_cast<milliseconds>(passed).count());
+    CHECK_TRUE(!rmpi::await_abort_hooks(milliseconds(1)), "they run still");
+    CHECK_TRUE(rmpi::await_abort_hooks());
+    CHECK_TRUE(begun == 5 && ended == 5, begun.load(), " ", ended.load());
+  }
+  await_rank_0(context, *store);
+}
+
 RMPI_TEST(hooks, every_operation_is_reported) {
   const auto group = context.make_group();
   std::mutex mutex;

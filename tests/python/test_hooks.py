@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from multirank import multirank
-from scripts import run_well
+from scripts import run, run_well
 from torch._C import _distributed_c10d as c10d
 
 SHORT = timedelta(seconds=1)
@@ -216,6 +216,39 @@ def test_a_hook_at_the_end_of_the_interpreter(tmp_path):
             dist.all_reduce(torch.ones(1 << 16), async_op=True)
         """,
     )
+
+
+def test_slow_abort_hooks_run_to_their_end_when_the_error_ends_the_program(tmp_path):
+    ended = run(
+        tmp_path,
+        """
+        import time
+        from datetime import timedelta
+        import torch
+        import torch.distributed as dist
+
+        dist.init_process_group("rmpi", init_method="mpi://")
+        group = dist.group.WORLD
+        group.set_timeout(timedelta(seconds=1))
+
+        def save():
+            time.sleep(3)
+            print("SAVED", flush=True)
+
+        group.register_abort_hook(1, save)
+        begun = time.monotonic()
+        try:
+            dist.recv(torch.ones(1), (dist.get_rank() + 1) % 2)
+        except dist.DistBackendError:
+            print("AFTER", time.monotonic() - begun < 3, flush=True)
+            raise
+        """,
+    )
+    assert ended.code != 0
+    # The launcher ends the other rank when one has ended.
+    assert ended.printed("AFTER") == ["True"] * 2, ended.output
+    assert ended.printed("SAVED"), ended.output
+    assert "still runs" not in ended.output
 
 
 def test_health_check_and_nan_check_by_variable(tmp_path):
