@@ -12,6 +12,7 @@ mod bell;
 mod exit;
 mod lane;
 mod operation;
+mod placement;
 mod progress;
 mod task;
 mod telling;
@@ -23,6 +24,7 @@ pub(crate) use backoff::{is_crowded, set_ranks_on_host};
 pub use exit::{await_users, before_interpreter_ends, drain};
 pub use lane::Lane;
 pub use operation::{Operation, Outcome};
+pub(crate) use placement::{place, settle};
 pub(crate) use task::panic_text;
 pub use task::{Completion, OnFailure, Order, Schedule, Task, Witness};
 

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use super::placement::settle;
 use super::{Driver, Engine, Lane, Operation, forked};
 
 /// How long a waiter sleeps while another thread drives, at most: a ring ends it sooner. No test may pass because of it.
@@ -36,6 +37,7 @@ impl Engine {
             match turn {
                 Some(turn) if turn.moved => backoff.reset(),
                 Some(_) => {
+                    settle();
                     if let Some(pause) = backoff.step().take()
                         && self.rest(Driver::Waiter, pause, left, || operation.is_done())
                     {

@@ -8,7 +8,7 @@ use std::thread;
 use super::reach::Shared;
 use super::{Call, Invocation};
 use crate::collective::node::{self, Begun};
-use crate::engine::{Outcome, panic_text};
+use crate::engine::{Outcome, panic_text, settle};
 use crate::error::{Error, Result};
 use crate::memory::View;
 use crate::shm::Node;
@@ -56,6 +56,7 @@ pub(super) fn collective(shared: &Shared, invocation: &Invocation<'_>, spins: u3
                 };
             }
             if spins == 0 {
+                settle();
                 thread::yield_now();
             } else {
                 hint::spin_loop();

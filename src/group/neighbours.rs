@@ -37,8 +37,13 @@ impl Group {
             self.exchange(introduction.to_bytes())?.iter().map(Introduction::from_bytes).collect();
         let cards: Vec<_> = introductions.iter().map(|other| other.card).collect();
         let on_host = introductions.iter().filter(|other| other.card.is_on_host_of(&card));
+        let ranks = on_host.clone().count();
         let cores = on_host.clone().fold(introduction.cores, |cores, other| cores.and(&other.cores)).count();
-        engine::set_ranks_on_host(on_host.count(), cores);
+        engine::set_ranks_on_host(ranks, cores);
+        if on_host.clone().all(|other| other.cores == introduction.cores) {
+            let before = introductions[..self.rank()].iter().filter(|other| other.card.is_on_host_of(&card));
+            engine::place(&introduction.cores, before.count(), ranks);
+        }
         // All ranks see the same introductions, and so decide alike.
         let topology = Topology::new(cards.len(), self.rank(), |a, b| cards[a].is_on_node_of(&cards[b]));
         let terms: Vec<_> = introductions.iter().map(|other| other.terms).collect();

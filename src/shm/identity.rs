@@ -76,6 +76,14 @@ impl Cores {
         }
     }
 
+    /// Their numbers, in order; none where the system does not say, or limits how many may be used at a time.
+    pub fn all(&self) -> Vec<usize> {
+        if self.limit != u64::MAX {
+            return Vec::new();
+        }
+        (0..CpuSet::MAX_CPU).filter(|&core| self.mask[core / 64] >> (core % 64) & 1 == 1).collect()
+    }
+
     /// The cores as bytes.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
