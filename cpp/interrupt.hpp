@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <future>
 #include <optional>
+#include <thread>
+#include <utility>
 
 namespace rmpi {
 
@@ -58,6 +61,20 @@ bool wait_in_slices(std::optional<std::chrono::milliseconds> limit, Attempt&& at
     stay_if_ending();
     check_interrupt();
   }
+}
+
+/// What `function`, which may block, returns. A thread of its own runs it, so that this one can be interrupted; it then
+/// goes on to its end, so it owns what it needs.
+template <class Function>
+auto call_interruptibly(Function&& function) {
+  using Result = decltype(function());
+  std::packaged_task<Result()> task(std::forward<Function>(function));
+  auto result = task.get_future();
+  std::thread(std::move(task)).detach();
+  wait_in_slices(std::nullopt, [&](std::uint64_t slice) {
+    return result.wait_for(std::chrono::milliseconds(slice)) == std::future_status::ready;
+  });
+  return result.get();
 }
 
 }  // namespace rmpi

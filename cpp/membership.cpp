@@ -237,14 +237,4 @@ void ProcessGroupRMPI::resume() {
   is_suspended_ = false;
 }
 
-std::unordered_map<std::string, std::uint64_t> ProcessGroupRMPI::getMemoryStats() {
-  // A suspended group has the same names.
-  std::unordered_map<std::string, std::uint64_t> stats{
-      {"shared_bytes", 0}, {"own_shared_bytes", 0}, {"pending_operations", 0}};
-  if (!core_) return stats;
-  core_->owner.check("getMemoryStats");
-  for (const auto& stat : core_->group->memory_stats()) stats[std::string(stat.name)] = stat.value;
-  return stats;
-}
-
 }  // namespace rmpi

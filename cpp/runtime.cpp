@@ -58,17 +58,9 @@ std::string world_broadcast(const std::string& payload, std::chrono::millisecond
   const auto begun = std::chrono::steady_clock::now();
   start(timeout);
   timeout -= std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begun);
-  // The core's call blocks until its deadline. A thread of its own makes it, so that this one can be interrupted; the
-  // thread then ends by itself.
-  std::packaged_task<std::string()> task([payload, timeout] {
+  return call_interruptibly([payload, timeout] {
     return call_core([&] { return std::string(bridge::world_broadcast(payload, timeout.count())); });
   });
-  auto received = task.get_future();
-  std::thread(std::move(task)).detach();
-  wait_in_slices(std::nullopt, [&](std::uint64_t slice) {
-    return received.wait_for(std::chrono::milliseconds(slice)) == std::future_status::ready;
-  });
-  return received.get();
 }
 
 bool drain(std::chrono::milliseconds limit) {

@@ -19,16 +19,8 @@ void ProcessGroupRMPI::startTimeEstimate() {
 }
 
 void ProcessGroupRMPI::prepare_estimates() {
-  // Measuring blocks. A thread of its own does it, with a share of the group, so that this one can be interrupted; it
-  // then goes on to the end, as the other ranks do.
-  std::packaged_task<void()> task([group = core().group->share()] { call_core([&] { group->prepare_estimates(); }); });
-  auto prepared = task.get_future();
-  std::thread(std::move(task)).detach();
-  wait_in_slices(std::nullopt, [&](std::uint64_t slice) {
-    return prepared.wait_for(std::chrono::milliseconds(slice)) == std::future_status::ready;
-  });
   try {
-    prepared.get();
+    call_interruptibly([group = core().group->share()] { call_core([&] { group->prepare_estimates(); }); });
   } catch (const c10::DistBackendError&) {
     observers_->failed(observers_->generation());
     throw;

@@ -4,6 +4,9 @@
 //! turns it into the exception that PyTorch users expect.
 
 mod convert;
+mod memory;
+mod request;
+mod window;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cxx::UniquePtr;
-
-use crate::engine::{self, Completion, Operation, Outcome, panic_text};
+use crate::engine::{self, Completion, Outcome, panic_text};
 use crate::error::{Error, Result};
 use crate::group::{self, Address, GroupOptions, Invocation, Number, Started};
 use crate::memory::View;
@@ -21,7 +22,10 @@ use crate::mpi::library_version;
 use crate::process;
 use crate::reduce::Reduction;
 use crate::tuning::{Overrides, Setting, Source, in_words};
-use convert::{data_type, next, reduce_op, to_call};
+use convert::{data_type, next, reduce_op, to_call, to_step};
+use memory::{allocate_memory, can_share_memory, heap_stats, memory_stat, release_memory};
+use request::{Request, Told, own_request};
+use window::Mapping;
 
 #[cxx::bridge(namespace = "rmpi::bridge")]
 #[allow(missing_docs, clippy::missing_safety_doc)]
@@ -59,6 +63,10 @@ mod ffi {
         MonitoredBarrier,
         Send,
         Recv,
+        /// Of a window.
+        Put,
+        Signal,
+        WaitSignal,
     }
 
     /// Element type. `Bytes`: any other type; it moves but does not reduce.
@@ -112,10 +120,15 @@ mod ffi {
         reduce_op: ReduceOp,
         /// PREMUL_SUM's factor.
         factor: f64,
-        /// Group rank: of the root; send: of the destination; recv: of the source, -1 for any.
+        /// Group rank: of the root; send, put and signal: of the destination; recv: of the source, -1 for any; wait_signal: of
+        /// the source.
         root: i64,
         /// Of send and recv.
         tag: i64,
+        /// Of put, signal and wait_signal.
+        window: u64,
+        /// Put: where in the memory of rank `root`, in bytes.
+        offset: u64,
         /// Monitored barrier: name every missing rank, not only the first.
         wait_all_ranks: bool,
         /// Below 0: the group's default.
@@ -190,6 +203,7 @@ mod ffi {
     extern "Rust" {
         type Group;
         type Request;
+        type Mapping;
 
         /// Whether MPI has been started in this process, by whomever.
         fn mpi_started() -> bool;
@@ -237,6 +251,22 @@ mod ffi {
         fn has_estimates(self: &Group) -> bool;
         /// The same group, for another thread.
         fn share(self: &Group) -> Box<Group>;
+        /// Makes memory with elements of `dtype`, a number that says which, this rank's part of a new window, and returns the
+        /// window's number. Every rank calls it, in the order of collectives. Blocks until all have.
+        ///
+        /// # Safety
+        /// The memory must be valid until `deregister_window` or `abandon_window` has returned.
+        unsafe fn register_window(self: &Group, memory: Region, dtype: u64) -> Result<u64>;
+        /// Ends it. Every rank calls it, in the order of collectives. Blocks until all have.
+        fn deregister_window(self: &Group, window: u64) -> Result<()>;
+        /// Ends this rank's part of it.
+        fn abandon_window(self: &Group, window: u64);
+        /// Whether what is put into the memory of `rank` is there at once.
+        fn is_window_unified(self: &Group, window: u64, rank: usize) -> Result<bool>;
+        /// The memory of another rank, if it is mapped here.
+        fn map_window(self: &Group, window: u64, rank: usize) -> Result<Box<Mapping>>;
+        fn region(self: &Mapping) -> Region;
+
         /// What `Issued` points to.
         ///
         /// # Safety
@@ -273,6 +303,18 @@ mod ffi {
         /// Waits until no completion is being announced or due; false when the time is up.
         fn await_users(milliseconds: u64) -> bool;
 
+        /// Whether other processes of the node can map memory of this one.
+        fn can_share_memory() -> bool;
+        /// New memory of `bytes` bytes, more than 0, that they can map.
+        fn allocate_memory(bytes: usize) -> Result<*mut u8>;
+        /// Takes it back; in a forked child it does nothing.
+        ///
+        /// # Safety
+        /// Once for each, when nothing uses it any more.
+        unsafe fn release_memory(address: *mut u8);
+        /// What such memory occupies.
+        fn heap_stats() -> Vec<MemoryStat>;
+
         /// A number that a child that is forked from now on does not have.
         fn process_generation() -> u32;
 
@@ -285,12 +327,6 @@ mod ffi {
 
 /// A group, for C++.
 pub struct Group(Arc<group::Group>);
-
-/// An issued operation, for C++. It keeps its group.
-pub struct Request {
-    group: Arc<group::Group>,
-    operation: Arc<Operation>,
-}
 
 /// An error as cxx carries it: see the module.
 struct Thrown(Error);
@@ -431,13 +467,6 @@ unsafe fn views(regions: &[ffi::Region]) -> &[View] {
     unsafe { std::slice::from_raw_parts(regions.as_ptr().cast(), regions.len()) }
 }
 
-/// # Safety
-/// See the declaration.
-unsafe fn own_request(request: *mut Request) -> Box<Request> {
-    // SAFETY: made by `Box::into_raw` in `Group::issue`; the caller owns it now.
-    unsafe { Box::from_raw(request) }
-}
-
 impl Group {
     /// # Safety
     /// See the declaration.
@@ -455,32 +484,41 @@ impl Group {
             }
             // SAFETY: the caller keeps the regions for as long as the operation uses them.
             let (inputs, outputs) = unsafe { (views(inputs), views(outputs)) };
-            let invocation = Invocation::new(to_call(call)?, inputs, outputs).of(data_type(call.dtype)?);
             let completion = |number: Number| -> Result<Box<dyn Completion>> {
                 let made = issuer
                     .completion(number.sequence, milliseconds(number.timeout))
                     .map_err(|error| Error::Internal(error.what().to_owned()))?;
                 Ok(Box::new(Told(made)))
             };
+            if let Some(step) = to_step(call, inputs)? {
+                let window = self.0.window(call.window)?;
+                let started = window.start(&self.0, step, timeout, next(call), call.reported, completion)?;
+                return Ok(self.issued(started));
+            }
+            let invocation = Invocation::new(to_call(call)?, inputs, outputs).of(data_type(call.dtype)?);
             let started = if call.reported {
                 Started::Pending(self.0.issue_with(&invocation, timeout, completion)?)
             } else {
                 self.0.start(&invocation, timeout, next(call), completion)?
             };
-            Ok(match started {
-                Started::Ended { number, outcome } => ffi::Issued {
-                    request: std::ptr::null_mut(),
-                    sequence_number: number.sequence,
-                    timeout_ms: milliseconds(number.timeout),
-                    source: source(&outcome),
-                },
-                Started::Pending(operation) => {
-                    let request = Box::into_raw(Box::new(Request { group: self.0.clone(), operation }));
-                    // The completion has been told of its number.
-                    ffi::Issued { request, sequence_number: 0, timeout_ms: 0, source: -1 }
-                }
-            })
+            Ok(self.issued(started))
         })
+    }
+
+    fn issued(&self, started: Started) -> ffi::Issued {
+        match started {
+            Started::Ended { number, outcome } => ffi::Issued {
+                request: std::ptr::null_mut(),
+                sequence_number: number.sequence,
+                timeout_ms: milliseconds(number.timeout),
+                source: source(&outcome),
+            },
+            Started::Pending(operation) => {
+                let request = Box::into_raw(Box::new(Request { group: self.0.clone(), operation }));
+                // The completion has been told of its number.
+                ffi::Issued { request, sequence_number: 0, timeout_ms: 0, source: -1 }
+            }
+        }
     }
 
     /// # Safety
@@ -533,8 +571,7 @@ impl Group {
     }
 
     fn memory_stats(&self) -> Vec<ffi::MemoryStat> {
-        let stat = |(name, value): (&str, usize)| ffi::MemoryStat { name: name.to_owned(), value: value as u64 };
-        guard_or(Vec::new(), || self.0.memory().map(stat).into())
+        guard_or(Vec::new(), || self.0.memory().map(memory_stat).into())
     }
 
     fn quiesce(&self, milliseconds: u64) -> bool {
@@ -543,47 +580,5 @@ impl Group {
 
     fn error_kind(&self) -> ffi::ErrorKind {
         self.0.failure_kind().into()
-    }
-}
-
-impl Request {
-    fn wait(&self, milliseconds: u64) -> bool {
-        guard_or(true, || self.group.wait(&self.operation, Some(Duration::from_millis(milliseconds))))
-    }
-
-    fn describe(&self) -> String {
-        self.operation.to_string()
-    }
-
-    fn cancel(&self, reason: &str) {
-        guard_or((), || self.group.cancel(&self.operation, reason));
-    }
-}
-
-/// The C++ completion as the engine's.
-struct Told(UniquePtr<ffi::Completion>);
-
-// SAFETY: `completion.hpp` requires implementations to allow calls from any thread, one at a time.
-unsafe impl Send for Told {}
-
-impl Completion for Told {
-    fn finish(&mut self, result: &Result<Outcome>) {
-        let Some(completion) = self.0.as_mut() else { return };
-        match result {
-            Ok(outcome) => {
-                completion.finish(ffi::ErrorKind::None, "", source(outcome));
-            }
-            Err(error) => completion.finish(error.kind().into(), &error.to_string(), -1),
-        }
-    }
-
-    fn announce(&mut self) {
-        if let Some(completion) = self.0.as_mut() {
-            completion.announce();
-        }
-    }
-
-    fn announce_to_nobody(&mut self) -> bool {
-        self.0.as_mut().is_none_or(|completion| completion.announce_to_nobody())
     }
 }

@@ -28,7 +28,7 @@ CLASSES = {
     "c10d::Backend": ("rmpi::ProcessGroupRMPI", "include/torch_rmpi/process_group_rmpi.hpp"),
     "c10d::Backend::Options": ("rmpi::ProcessGroupRMPI::Options", "include/torch_rmpi/process_group_rmpi.hpp"),
     "c10d::Work": ("rmpi::WorkRMPI", "cpp/work_rmpi.hpp"),
-    "c10d::Window": (None, None),
+    "c10d::Window": ("rmpi::WindowRMPI", "cpp/window.hpp"),
 }
 
 _THROWS = re.compile(r"\s*(TORCH_CHECK(_\w+)?\(\s*false|C10_THROW_ERROR\(|throw\b)")
@@ -82,7 +82,8 @@ def parse(headers, bridge):
                 "surface.cpp",
                 "#include <torch/csrc/distributed/c10d/Backend.hpp>\n"
                 "#include <torch_rmpi/process_group_rmpi.hpp>\n"
-                '#include "work_rmpi.hpp"\n',
+                '#include "work_rmpi.hpp"\n'
+                '#include "window.hpp"\n',
             )
         ],
         options=cindex.TranslationUnit.PARSE_SKIP_FUNCTION_BODIES,

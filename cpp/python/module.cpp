@@ -129,6 +129,9 @@ PYBIND11_MODULE(_C, m) {
 
   py::class_<Group, c10d::Backend, c10::intrusive_ptr<Group>> group(m, "ProcessGroupRMPI",
                                                                     "A process group over MPI; see create().");
+  // What torch's own binding of mem_allocator returns: torch knows only the allocators of accelerators.
+  py::class_<rmpi::SharedAllocator, std::shared_ptr<rmpi::SharedAllocator>>(
+      m, "SharedAllocator", "Gives memory that the other processes of the node can map; see Backend.mem_allocator.");
   py::class_<Group::Options, c10d::Backend::Options, c10::intrusive_ptr<Group::Options>>(m, "Options")
       .def(py::init(&Group::Options::create), py::arg("timeout") = kBackendDefaultTimeout)
       .def_readwrite("timeout", &Group::Options::timeout)

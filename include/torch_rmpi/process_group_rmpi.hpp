@@ -16,6 +16,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -25,6 +26,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include <c10/core/Allocator.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 #include <torch/csrc/distributed/c10d/Types.hpp>
@@ -54,8 +56,18 @@ struct Setting {
   std::string source;
 };
 
+/// Gives memory that the other processes of the node can map; see ProcessGroupRMPI::getMemAllocator.
+class RMPI_API SharedAllocator : public c10::Allocator {
+ public:
+  /// NotImplementedError if the system has no such memory, or no more.
+  c10::DataPtr allocate(std::size_t bytes) override;
+  c10::DeleterFnPtr raw_deleter() const override;
+  void copy_data(void* dest, const void* src, std::size_t count) const override;
+};
+
 class EphemeralTimeout;
 class Observers;
+class WindowRMPI;
 
 /// A c10d process group whose members are processes of one MPI job. The members need not be the whole job, and their
 /// ranks in the group need not be their MPI ranks.
@@ -159,14 +171,44 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   /// within the group's timeout, and then it may be called again. Sequence numbers begin at 0 again.
   void resume() override;
   /// "shared_bytes": memory that the ranks of this node share for the group, of which pages count when they have been
-  /// written; "own_shared_bytes": the part that this rank writes; "pending_operations". All 0 while it is suspended.
+  /// written; "own_shared_bytes": the part that this rank writes; "pending_operations". All 0 while it is suspended. Of
+  /// all groups of the process: "tensor_bytes", of the tensors from allocateTensor and getMemAllocator;
+  /// "tensor_reserved_bytes", which they take of the address space.
   std::unordered_map<std::string, std::uint64_t> getMemoryStats() override;
 
-  // Hooks. They run on whichever thread finds that an operation has ended, with no lock held that operations need, and
-  // before anybody who waits for it goes on; so they have to be short, must not wait for an operation, and may issue
-  // none. What one throws is logged. A hook that is registered under a number that is in use takes its place.
+  // Tensors that the other processes of the node can map: long operations read them in place of copies, and windows put
+  // into them directly. They are of any group, may outlive it, and are for everything that other tensors are for. A
+  // process that is forked shares them with its parent, as it does no other tensor: what one writes the other sees.
 
-  /// Abort hooks run once, when an operation of the group has failed or timed out, which ends the group.
+  /// Whether this system has such memory.
+  bool supportsTensorAlloc(c10::DeviceIndex device) override;
+  /// A tensor of `size` elements, uninitialized, on the CPU. ValueError for another device, layout or pinned memory;
+  /// NotImplementedError where supportsTensorAlloc says false, or the system gives no more.
+  at::Tensor allocateTensor(long size, at::TensorOptions options = {}) override;
+  /// The same memory, for whatever takes an allocator: a SharedAllocator, one for all groups.
+  std::shared_ptr<c10::Allocator> getMemAllocator() override;
+
+#if TORCH_RMPI_HAS_WINDOW
+  bool supportsWindow() const override;
+  /// A window: memory of each rank, of one dtype, that the other ranks write into while its owner does something else.
+  /// Every rank calls it, in the order of collectives; with `tensor`, which has to be contiguous, on all or on none.
+  /// The group has to be held by an intrusive_ptr; the window keeps it.
+  ///
+  /// The Work of a put has ended when the data is there. A signal comes after what this rank has put before, and ends
+  /// one wait_signal for this rank. On one node, tensors of allocateTensor are written directly and can be mapped; into
+  /// other memory a thread of its owner receives. The tensors may be of different lengths. What does not fit is a
+  /// ValueError, before anything moves; map_remote_tensor of memory that cannot be mapped is a NotImplementedError.
+  c10::intrusive_ptr<c10d::Window> new_window(const std::optional<at::Tensor>& tensor = std::nullopt) override;
+#endif
+
+  // Hooks. Completion hooks run on whichever thread finds that an operation has ended, with no lock held that
+  // operations need, and before anybody who waits for it goes on; so they have to be short, must not wait for an
+  // operation, and may issue none. What a hook throws is logged. A hook that is registered under a number that is in
+  // use takes its place.
+
+  /// Abort hooks run once, on a thread of their own, when an operation of the group has failed or timed out, which ends
+  /// the group. Whoever waits for it goes on when they have run, or after half a second. The end of the process waits
+  /// for them for five seconds; see await_abort_hooks().
   bool supportsAbortHooks() const TORCH_RMPI_OVERRIDE_SINCE_2_15;
   void registerAbortHook(std::int64_t hook_id, std::function<void()> hook) TORCH_RMPI_OVERRIDE_SINCE_2_14;
   void unregisterAbortHook(std::int64_t hook_id) TORCH_RMPI_OVERRIDE_SINCE_2_14;
@@ -264,6 +306,8 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> endCoalescing() override;
 
  private:
+  friend class WindowRMPI;
+
   struct Core;
 
   /// DistBackendError if the group has no members.

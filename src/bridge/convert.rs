@@ -2,7 +2,8 @@
 
 use super::ffi;
 use crate::error::{Error, Kind, Result};
-use crate::group::{Call, Next};
+use crate::group::{Call, Next, Step};
+use crate::memory::View;
 use crate::reduce::{DataType, ReduceOp, Reduction};
 
 impl From<Kind> for ffi::ErrorKind {
@@ -27,10 +28,24 @@ pub(super) fn next(call: &ffi::Call) -> Next {
     }
 }
 
+fn rank(rank: i64) -> Result<usize> {
+    usize::try_from(rank).map_err(|_| Error::Argument(format!("rank {rank} is out of range: ranks begin at 0")))
+}
+
+/// What is asked of a window, if it is that.
+pub(super) fn to_step(call: &ffi::Call, inputs: &[View]) -> Result<Option<Step>> {
+    Ok(Some(match call.operation {
+        ffi::Operation::Put => {
+            let data = inputs.first().copied().unwrap_or(View::empty());
+            Step::Put { to: rank(call.root)?, offset: usize::try_from(call.offset).unwrap_or(usize::MAX), data }
+        }
+        ffi::Operation::Signal => Step::Signal { to: rank(call.root)? },
+        ffi::Operation::WaitSignal => Step::Wait { from: rank(call.root)? },
+        _ => return Ok(None),
+    }))
+}
+
 pub(super) fn to_call(call: &ffi::Call) -> Result<Call> {
-    let rank = |rank: i64| {
-        usize::try_from(rank).map_err(|_| Error::Argument(format!("rank {rank} is out of range: ranks begin at 0")))
-    };
     let tag = || {
         i32::try_from(call.tag)
             .map_err(|_| Error::Argument(format!("tag {} is out of range: tags are 32-bit integers from 0", call.tag)))
@@ -50,6 +65,9 @@ pub(super) fn to_call(call: &ffi::Call) -> Result<Call> {
         ffi::Operation::Send => Call::Send { to: rank(call.root)?, tag: tag()? },
         ffi::Operation::Recv => {
             Call::Receive { from: if call.root == -1 { None } else { Some(rank(call.root)?) }, tag: tag()? }
+        }
+        ffi::Operation::Put | ffi::Operation::Signal | ffi::Operation::WaitSignal => {
+            return Err(Error::Unavailable("how long steps of a window take is not estimated".to_owned()));
         }
         ffi::Operation { repr } => return Err(Error::Internal(format!("operation {repr}"))),
     })

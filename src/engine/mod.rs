@@ -50,6 +50,8 @@ pub struct Engine {
     bell: Bell,
     /// Operations issued and not ended.
     pending: AtomicUsize,
+    /// Those of them that are services: nothing waits for their end.
+    services: AtomicUsize,
     /// Operations issued, of which users have not been told, nor the rest has been given up.
     unfinished: AtomicUsize,
     /// Operations that are in `untold`.
@@ -79,6 +81,7 @@ pub fn engine() -> Result<&'static Engine> {
             untold: Mutex::default(),
             bell: Bell::new(),
             pending: AtomicUsize::new(0),
+            services: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             telling: AtomicUsize::new(0),
@@ -111,6 +114,9 @@ impl Engine {
     /// Hands over an operation. Runs nothing: [`Engine::begin`] or [`Engine::wait`] comes next.
     pub fn submit(&self, task: Task) {
         task.operation.lane().enter();
+        if task.operation.is_service() {
+            self.services.fetch_add(1, Ordering::Relaxed);
+        }
         // Relaxed: the inbox's lock orders it before whoever takes the task.
         self.pending.fetch_add(1, Ordering::Relaxed);
         self.unfinished.fetch_add(1, Ordering::Relaxed);
@@ -244,6 +250,23 @@ impl Engine {
     fn has_work(&self) -> bool {
         // Acquire: see `settle`.
         self.pending.load(Ordering::Acquire) > 0 || self.has_queued() || self.has_retained() || !self.inbox().is_empty()
+    }
+
+    /// The same but for services, which end when they are told to.
+    fn has_work_to_end(&self) -> bool {
+        // Acquire: see `settle`. A service is among those pending for as long as it is counted, or longer.
+        let services = self.services.load(Ordering::Acquire);
+        self.pending.load(Ordering::Acquire) > services
+            || self.has_queued()
+            || self.has_retained()
+            || !self.inbox().is_empty()
+    }
+
+    /// Operations whose end users may still have to be told of, and that are no services.
+    fn untold_to_end(&self) -> usize {
+        // Acquire: see `retire`.
+        let services = self.services.load(Ordering::Acquire);
+        self.unfinished.load(Ordering::Acquire).saturating_sub(services)
     }
 
     fn has_retained(&self) -> bool {

@@ -27,6 +27,7 @@ pub struct Operation {
     sequence: u64,
     issued: Instant,
     timeout: Duration,
+    is_service: bool,
     result: OnceCell<Result<Outcome>>,
     /// Set after `result`, and after the completion has recorded it: what waiters wait for.
     done: AtomicBool,
@@ -40,16 +41,39 @@ impl Operation {
         sequence: u64,
         timeout: Duration,
     ) -> Arc<Self> {
-        Arc::new(Operation {
+        Arc::new(Operation::at(Instant::now(), name, peer, lane, sequence, timeout))
+    }
+
+    /// One that goes on until somebody has it end, and that nobody waits for at the end of the process.
+    pub(crate) fn service(name: &'static str, lane: Arc<Lane>) -> Arc<Self> {
+        let operation = Operation::at(Instant::now(), name, None, lane, 0, Duration::MAX);
+        Arc::new(Operation { is_service: true, ..operation })
+    }
+
+    fn at(
+        issued: Instant,
+        name: &'static str,
+        peer: Option<(&'static str, usize)>,
+        lane: Arc<Lane>,
+        sequence: u64,
+        timeout: Duration,
+    ) -> Self {
+        Operation {
             name,
             peer,
             lane,
             sequence,
-            issued: Instant::now(),
+            issued,
             timeout,
+            is_service: false,
             result: OnceCell::new(),
             done: AtomicBool::new(false),
-        })
+        }
+    }
+
+    /// See [`Operation::service`].
+    pub(super) fn is_service(&self) -> bool {
+        self.is_service
     }
 
     /// True once the result is known and recorded. Takes no lock.
@@ -80,7 +104,7 @@ impl Operation {
 
     /// Whether it only waits for a message: nobody misses it if it is given up.
     pub(super) fn is_receive(&self) -> bool {
-        self.name == "recv"
+        self.is_service || matches!(self.name, "recv" | "wait_signal")
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {

@@ -21,6 +21,9 @@ impl Engine {
         } else {
             end.operation.lane().leave();
         }
+        if end.operation.is_service() {
+            self.services.fetch_sub(1, Ordering::Release);
+        }
         end.operation.set_done();
         // Release: pairs with the acquire of whoever finds nothing pending.
         self.pending.fetch_sub(1, Ordering::Release);

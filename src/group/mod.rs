@@ -8,11 +8,13 @@ mod issue;
 mod neighbours;
 mod reach;
 mod schedule;
+mod window;
 mod world;
 
 pub use crate::collective::{Call, Invocation};
 pub use address::Address;
 pub use issue::{Next, Number, Started};
+pub use window::{Step, Window};
 pub use world::world_broadcast;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -83,8 +85,10 @@ pub struct Group {
     patience: inline::Patience,
     /// When it was shut down.
     closed: OnceCell<Instant>,
-    /// Monitored barriers whose messages may still come when nobody will receive them: those that have not passed.
+    /// What may leave messages that still come when nobody will receive them: monitored barriers that have not passed, and
+    /// windows.
     strays: Arc<AtomicUsize>,
+    windows: window::Windows,
     estimates: estimate::Estimates,
 }
 
@@ -140,6 +144,7 @@ impl Group {
             patience: inline::Patience::default(),
             closed: OnceCell::new(),
             strays: Arc::default(),
+            windows: window::Windows::default(),
             estimates: estimate::Estimates::default(),
         };
         group.set_timeout(options.timeout);
@@ -235,6 +240,7 @@ impl Group {
     /// from now on fail.
     pub fn shutdown(&self, limit: Duration) -> Result<bool> {
         let engine = engine()?;
+        self.windows.close();
         let closed = self.closed.get_or_init(Instant::now);
         if self.lane.has_failed() {
             engine.end_lane(&self.lane, "the group was shut down");
@@ -268,10 +274,11 @@ impl Drop for Group {
     /// Gives the communicators back if nothing is pending; otherwise the operations go on, and the communicators stay.
     fn drop(&mut self) {
         // A forked child must leave everything alone.
-        if let Some(engine) = engine::existing()
-            && let Err(error) = self.release(engine)
-        {
-            log::warn!("group \"{}\": {error}", self.lane.name());
+        if let Some(engine) = engine::existing() {
+            self.windows.close();
+            if let Err(error) = self.release(engine) {
+                log::warn!("group \"{}\": {error}", self.lane.name());
+            }
         }
     }
 }

@@ -110,15 +110,23 @@ impl Group {
         self.reach = Reach::Nodes(Spanning { place: Place { node, topology: Arc::new(topology) }, transport });
     }
 
-    /// Every rank's bytes.
+    /// Every rank's bytes, while a group is created.
     fn exchange<const LEN: usize>(&self, own: [u8; LEN]) -> Result<Vec<[u8; LEN]>> {
+        // A rank that cannot share memory says so at once, while others wait for it.
+        self.exchange_within(own, self.timeout().max(2 * PATIENCE))
+    }
+
+    /// Every rank's bytes. All of them call it, in the order of collectives.
+    pub(super) fn exchange_within<const LEN: usize>(
+        &self,
+        own: [u8; LEN],
+        timeout: Duration,
+    ) -> Result<Vec<[u8; LEN]>> {
         let mut scratch = Scratch::new(LEN * (self.size() + 1));
         let memory = scratch.view();
         let views: Vec<_> = (0..=self.size()).map(|index| memory.slice(index * LEN..(index + 1) * LEN)).collect();
         let (input, outputs) = (&views[self.size()..], &views[..self.size()]);
         input[0].write(&own);
-        // A rank that cannot share memory says so at once, while others wait for it.
-        let timeout = self.timeout().max(2 * PATIENCE);
         let invocation = Invocation::new(Call::AllGather, input, outputs);
         let _scratch = self.run_with(&invocation, Some(timeout), scratch)?;
         let bytes = |view: &View| {

@@ -13,9 +13,9 @@ use crate::error::Result;
 use crate::memory::View;
 use crate::transport::{Channel, Outstanding, Transport};
 
-/// Tags of collectives, as many for what leaders of nodes tell each other, and for monitored barriers; all fit into what
-/// every MPI offers.
-const TAGS: u64 = 1 << 13;
+/// Tags of collectives, as many for what leaders of nodes tell each other, and for monitored barriers; those above are of
+/// windows. All fit into what every MPI offers.
+pub(super) const TAGS: u64 = 1 << 13;
 
 /// The steps of a call whose arguments have been checked: over shared memory, where it may have `begun`, over MPI, or
 /// both; and who knows what they wait for.

@@ -3,6 +3,7 @@
 //! - [`Segment`]: memory without a name; [`Doorbell`]: how a sleeping process is woken
 //! - [`Node`]: the ranks of a group on this node, and the rounds in which they exchange data
 //! - `pace`: whether what others read is written through the caches
+//! - `heap`: memory that users allocate for what they communicate; [`Mapped`]: that of other processes
 //! - [`RingWriter`], [`RingReader`]: a stream of bytes from one rank to another
 //! - [`Sample`]: whether ranks can copy straight from each other's memory
 //! - [`identity`]: who can share memory, and who still lives; `meeting`: how descriptors travel
@@ -12,9 +13,11 @@ mod atomic;
 mod board;
 mod domains;
 mod doorbell;
+pub mod heap;
 pub mod identity;
 mod layout;
 pub mod locality;
+mod mapped;
 mod meeting;
 #[cfg(loom)]
 mod model;
@@ -32,8 +35,9 @@ mod single_copy;
 pub use board::Farewell;
 pub use domains::Domains;
 pub use doorbell::{Doorbell, Sleeper};
+pub use mapped::Mapped;
 pub use meeting::{Card, Meeting, own_doorbell};
-pub use node::{Announcement, Node, Round, leave_all};
+pub use node::{Announcement, Node, Remote, Round, leave_all};
 pub use ring::{RingReader, RingWriter, UNIT};
 pub use segment::Segment;
 pub use single_copy::{Location, Sample};

@@ -13,8 +13,10 @@ use super::atomic::{Ordering, fence};
 use super::board::{Board, Farewell};
 use super::domains::Domains;
 use super::doorbell::Doorbell;
+use super::heap::Spot;
 use super::identity::Process;
 use super::layout::{COUNT, DETAIL, FLAG, Layout, WHAT};
+use super::mapped::Mapped;
 use super::pace::Pace;
 use super::ring::{RingReader, RingWriter};
 use super::segment::Segment;
@@ -90,11 +92,38 @@ pub struct Node {
     pace: Pace,
     /// Whether all ranks copy straight from each other's memory.
     copies_once: AtomicBool,
+    /// Whether they map each other's arenas.
+    maps: AtomicBool,
     /// Whose memory this one does not find.
     #[cfg(test)]
     unreadable: Option<usize>,
     /// Orders writers of the farewell.
     farewell: Mutex<()>,
+}
+
+/// Memory of another rank, which this one reads.
+#[derive(Debug)]
+pub enum Remote {
+    /// It is mapped here.
+    Mapped(Mapped),
+    /// It is in that process, at that address.
+    Address(u32, u64),
+}
+
+impl Remote {
+    /// Copies to `output` what begins `offset` bytes from its start; `is_long`: see [`Node::take`]. False if the system does
+    /// not allow it.
+    pub fn read(&self, node: &Node, offset: usize, output: &View, is_long: bool) -> bool {
+        match self {
+            Remote::Mapped(mapped) => {
+                node.take(output, &mapped.view().slice(offset..offset + output.len()), is_long);
+                true
+            }
+            Remote::Address(pid, address) => single_copy::read(*pid, address + offset as u64, output)
+                .inspect_err(|error| log::warn!("process_vm_readv from process {pid}: {error}"))
+                .is_ok(),
+        }
+    }
 }
 
 /// All nodes of this process, for [`leave_all`].
@@ -139,6 +168,7 @@ impl Node {
             stream: Tuning::default().stream(),
             pace: Pace::default(),
             copies_once: AtomicBool::new(false),
+            maps: AtomicBool::new(true),
             #[cfg(test)]
             unreadable: None,
             farewell: Mutex::default(),
@@ -230,15 +260,39 @@ impl Node {
         self.copies_once.store(copies, LocalOrdering::Relaxed);
     }
 
-    /// Copies from `address` in the memory of `rank`. False if the system does not allow it.
-    pub fn read_memory(&self, rank: usize, address: u64, output: &View) -> bool {
+    /// Whether they map each other's arenas, as far as their data lies there.
+    pub fn maps(&self) -> bool {
+        // Relaxed: see `copies_once`.
+        self.maps.load(LocalOrdering::Relaxed)
+    }
+
+    /// They do no longer. All ranks say so, between the same two collectives.
+    pub fn stop_mapping(&self) {
+        // Relaxed: see `copies_once`.
+        self.maps.store(false, LocalOrdering::Relaxed);
+    }
+
+    /// `len` bytes at a spot of `rank`, mapped here. `None` if it is ordinary memory, or the system does not allow it.
+    pub fn map(&self, rank: usize, spot: &Spot, len: usize) -> Option<Mapped> {
+        if !spot.is_in_arena() {
+            return None;
+        }
+        let failed = |error: &Error| log::warn!("memory of rank {}: {error}", self.group_rank(rank));
+        Mapped::new(self.members[rank].process, spot, len).inspect_err(failed).ok()
+    }
+
+    /// `len` bytes at a spot of `rank`, to be read from here. `None` if the system does not allow it.
+    pub fn remote(&self, rank: usize, spot: &Spot, len: usize) -> Option<Remote> {
         #[cfg(test)]
         if self.unreadable == Some(rank) {
-            return false;
+            return None;
         }
-        single_copy::read(self.pid(rank), address, output)
-            .inspect_err(|error| log::warn!("process_vm_readv from rank {}: {error}", self.group_rank(rank)))
-            .is_ok()
+        if self.maps()
+            && let Some(mapped) = self.map(rank, spot, len)
+        {
+            return Some(Remote::Mapped(mapped));
+        }
+        self.copies_once().then_some(Remote::Address(self.pid(rank), spot.address))
     }
 
     /// The rank on the node of a rank of the group, if it is here.

@@ -31,17 +31,32 @@ unsafe impl Sync for Segment {}
 impl Segment {
     /// New memory, zeroed, and the descriptor by which other processes map it.
     pub fn create(len: usize) -> Result<(Segment, OwnedFd)> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let descriptor = memfd_create("torch-rmpi", flags).map_err(failed("memfd_create"))?;
-        ftruncate(&descriptor, len as u64).map_err(failed("ftruncate"))?;
-        // Whoever maps it can rely on the length: shrinking would end every process that touches what is gone.
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&descriptor, seals).map_err(failed("fcntl(F_ADD_SEALS)"))?;
+        let descriptor = file(len)?;
         Ok((Segment::map(descriptor.as_fd(), len)?, descriptor))
+    }
+
+    /// As [`Segment::create`], and a child that is forked sees the same memory: for what users may have in tensors, which
+    /// a child may read.
+    pub fn create_for_children(len: usize) -> Result<(Segment, OwnedFd)> {
+        let descriptor = file(len)?;
+        let segment = Segment::map_for_children(descriptor.as_fd(), len)?;
+        // SAFETY: the whole of the mapping.
+        let advised = unsafe { madvise(segment.base.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        advised.unwrap_or_else(|error| log::debug!("{}", failed("madvise(MADV_HUGEPAGE)")(error)));
+        Ok((segment, descriptor))
     }
 
     /// The memory behind a descriptor that another process has made with [`Segment::create`].
     pub fn map(descriptor: BorrowedFd<'_>, len: usize) -> Result<Segment> {
+        let segment = Segment::map_for_children(descriptor, len)?;
+        // A forked child has no part in it.
+        // SAFETY: the whole of the mapping.
+        unsafe { madvise(segment.base.as_ptr().cast(), len, Advice::LinuxDontFork) }
+            .map_err(failed("madvise(MADV_DONTFORK)"))?;
+        Ok(segment)
+    }
+
+    fn map_for_children(descriptor: BorrowedFd<'_>, len: usize) -> Result<Segment> {
         let size = fstat(descriptor).map_err(failed("fstat"))?.st_size as u64;
         if size != len as u64 {
             return Err(Error::Unavailable(format!("a shared segment has {size} bytes, not {len}")));
@@ -51,12 +66,7 @@ impl Segment {
         let base = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, descriptor, 0) };
         let base = NonNull::new(base.map_err(failed("mmap"))?.cast())
             .ok_or_else(|| Error::Internal("mmap has returned the address 0".to_owned()))?;
-        let segment = Segment { base, len, owner: Owner::current() };
-        // A forked child has no part in it.
-        // SAFETY: the whole of the mapping above.
-        unsafe { madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }
-            .map_err(failed("madvise(MADV_DONTFORK)"))?;
-        Ok(segment)
+        Ok(Segment { base, len, owner: Owner::current() })
     }
 
     /// A word at `offset` bytes.
@@ -94,6 +104,17 @@ impl Segment {
         // accesses with acquire and release.
         unsafe { View::new(self.base.as_ptr(), self.len) }.slice(range)
     }
+}
+
+/// A file in memory, without a name, whose length never changes.
+fn file(len: usize) -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let descriptor = memfd_create("torch-rmpi", flags).map_err(failed("memfd_create"))?;
+    ftruncate(&descriptor, len as u64).map_err(failed("ftruncate"))?;
+    // Whoever maps it can rely on the length: shrinking would end every process that touches what is gone.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&descriptor, seals).map_err(failed("fcntl(F_ADD_SEALS)"))?;
+    Ok(descriptor)
 }
 
 impl Drop for Segment {

@@ -14,6 +14,7 @@ OPERATIONS = (
     "all_gather",
     "all_reduce",
     "all_to_all",
+    "allocation",
     "barrier",
     "broadcast",
     "coalesced",
@@ -26,6 +27,7 @@ OPERATIONS = (
     "send_recv",
     "threads",
     "timeouts",
+    "window",
 )
 
 pytestmark = pytest.mark.skipif(BACKEND != "rmpi", reason="about nodes as rmpi sees them")

@@ -21,6 +21,19 @@ const NAMES: [&str; 9] =
 /// No reduce op.
 const NO_OP: u64 = 0xff;
 
+/// Not part of the call: what this rank sends lies in arenas that its peers can map.
+const IN_ARENA: u64 = 1 << 63;
+
+/// The same, and that what this rank sends lies in arenas.
+pub(super) fn in_arena(announcement: Announcement) -> Announcement {
+    Announcement { what: announcement.what | IN_ARENA, ..announcement }
+}
+
+/// Whether it says so.
+pub(super) fn is_in_arena(announcement: Announcement) -> bool {
+    announcement.what & IN_ARENA != 0
+}
+
 /// What this rank tells the others about its call.
 pub(in crate::collective) fn announcement(invocation: &Invocation<'_>) -> Announcement {
     let Invocation { call, dtype, inputs, outputs } = invocation;
@@ -57,7 +70,7 @@ fn digest(views: &[View]) -> u64 {
 /// An error if ranks call different things. All of them have arrived at `slots`, and all of them find the error.
 pub(super) fn check(slots: Slots<'_>, invocation: &Invocation<'_>, own: Announcement) -> Result<()> {
     let others = || slots.node.peers().map(|rank| (rank, slots.announcement(rank)));
-    if others().any(|(_, other)| other.what != own.what) {
+    if others().any(|(_, other)| (other.what ^ own.what) & !IN_ARENA != 0) {
         return Err(disagreement(slots, "ranks called different operations"));
     }
     match invocation.call {
@@ -136,6 +149,7 @@ pub(in crate::collective) fn name(what: u64) -> Option<&'static str> {
 /// An announcement in words.
 pub(in crate::collective) fn describe(announcement: Announcement) -> String {
     let Announcement { what, count, .. } = announcement;
+    let what = what & !IN_ARENA;
     let Some(name) = name(what) else { return format!("something unknown ({what:#x})") };
     let mut text = name.to_owned();
     let dtype = DataType::ALL.iter().find(|&&dtype| dtype as u64 == what >> 8 & 0xff);

@@ -41,15 +41,20 @@ pub struct Begun {
     announcement: Announcement,
     /// How many rounds there are; known when the first one is over.
     rounds: Option<u64>,
+    /// Whether the rest goes without them.
+    is_direct: bool,
 }
 
 /// Begins: writes this rank's part of the first round. Never waits.
 pub fn begin(node: &Node, invocation: &Invocation<'_>) -> Begun {
-    let announcement = agreement::announcement(invocation);
+    let mut announcement = agreement::announcement(invocation);
+    if direct::is_in_arena(node, invocation) {
+        announcement = agreement::in_arena(announcement);
+    }
     let round = node.begin_collective();
     publish(Slots { node, round }, invocation, 0);
     node.publish(round, announcement);
-    Begun { round, announcement, rounds: None }
+    Begun { round, announcement, rounds: None, is_direct: false }
 }
 
 impl Begun {
@@ -65,6 +70,7 @@ impl Begun {
         let rounds = rounds(slots, invocation);
         consume(slots, invocation, 0)?;
         self.rounds = Some(rounds);
+        self.is_direct = rounds > 1 && direct::applies(slots, invocation, rounds);
         Ok(rounds == 1)
     }
 }
@@ -101,7 +107,7 @@ pub async fn run(
         begun.go_on(&node, &invocation)?;
     }
     let rounds = begun.rounds.unwrap_or(1);
-    if direct::applies(&node, &call, rounds) && direct::run(&node, &invocation, begun.announcement).await? {
+    if begun.is_direct && direct::run(&node, &invocation, begun.announcement).await? {
         return Ok(());
     }
     let mut moved = 0;
@@ -141,7 +147,7 @@ pub(super) async fn arrival(node: &Node, round: Round) -> Result<()> {
 }
 
 /// Lets the other schedules take a step.
-pub(super) async fn pause() {
+pub(crate) async fn pause() {
     let mut paused = false;
     poll_fn(|context| {
         if std::mem::replace(&mut paused, true) {

@@ -53,6 +53,11 @@ impl Segment {
         Err(unavailable())
     }
 
+    /// A model maps nothing.
+    pub fn create_for_children(_: usize) -> Result<(Segment, OwnedFd)> {
+        Err(unavailable())
+    }
+
     /// A word at `offset` bytes.
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         self.words.get(&offset).unwrap_or_else(|| panic!("the model has no word at {offset}"))

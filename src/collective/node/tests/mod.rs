@@ -15,10 +15,14 @@ use crate::collective::buffers::Buffers;
 use crate::error::Error;
 use crate::reduce::{ReduceOp, Reduction};
 
-/// Memory of one rank with lists of 32-bit integers.
+/// Memory of one rank with lists of 32-bit integers; by chance it can be mapped.
 fn integers(lists: &[Vec<i32>]) -> Buffers {
     let bytes = |list: &Vec<i32>| list.iter().flat_map(|value| value.to_ne_bytes()).collect();
-    Buffers::new(&lists.iter().map(bytes).collect::<Vec<_>>())
+    let blocks = lists.iter().map(bytes).collect::<Vec<_>>();
+    match lists.iter().map(Vec::len).sum::<usize>() % 4 {
+        0 => Buffers::new(&blocks),
+        _ => Buffers::in_arena(&blocks),
+    }
 }
 
 /// Lists of 32-bit zeros.
@@ -312,6 +316,47 @@ fn ranks_stop_reading_memory_when_one_of_them_cannot() {
             assert!(pair.iter().all(|node| node.copies_once() == forgetful.is_none()));
         }
     }
+}
+
+#[test]
+fn ranks_stop_mapping_arenas_when_one_of_them_cannot() {
+    for forgetful in [None, Some(0), Some(1)] {
+        let mut pair = Node::simulated(2, 512);
+        if let Some(rank) = forgetful {
+            pair[rank].make_unreadable(1 - rank);
+        }
+        let pair: Vec<_> = pair.into_iter().map(Arc::new).collect();
+        for _ in 0..2 {
+            let blocks = |rank| [input(rank, 0, 3001), input(rank, 1, 3001)];
+            let scatter = |rank| part(Call::ReduceScatter(sum()), &blocks(rank), zeros(&[3001]));
+            let parts = [scatter(0), scatter(1)];
+            assert!(run(&pair, &parts, 12).iter().all(Result::is_ok));
+            for (rank, part) in parts.iter().enumerate() {
+                assert_eq!(values(&part.outputs)[0], summed(&[input(0, rank, 3001), input(1, rank, 3001)]));
+            }
+            assert!(pair.iter().all(|node| node.maps() == forgetful.is_none()));
+        }
+    }
+}
+
+#[test]
+fn arenas_are_read_only_if_all_senders_have_them() {
+    let pair = nodes(2, 512);
+    let is_direct = |inputs: [Buffers; 2]| {
+        let outputs = [zeros(&[3000, 3000]), zeros(&[3000, 3000])];
+        let call = |rank: usize| Invocation::new(Call::AllGather, &inputs[rank].views, &outputs[rank].views);
+        let mut begun = [0, 1].map(|rank| begin(&pair[rank], &call(rank)));
+        let ended = [0, 1].map(|rank| begun[rank].go_on(&pair[rank], &call(rank)).unwrap());
+        assert_eq!(ended, [false, false]);
+        begun.map(|begun| begun.is_direct)
+    };
+    let contents = [vec![1; 12_000]];
+    let (ordinary, arena) = (|| Buffers::new(&contents), || Buffers::in_arena(&contents));
+    assert_eq!(is_direct([arena(), arena()]), [true, true]);
+    assert_eq!(is_direct([arena(), ordinary()]), [false, false]);
+    assert_eq!(is_direct([ordinary(), arena()]), [false, false]);
+    pair.iter().for_each(|node| node.stop_mapping());
+    assert_eq!(is_direct([arena(), arena()]), [false, false]);
 }
 
 #[test]
