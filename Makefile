@@ -35,7 +35,7 @@ STATE := $(VENV)/.torch-rmpi
 SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.txt pyproject.toml README.md \
             src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help demo build test conformance stress bench bench-rust test-rust test-models test-cpp test-python lint fmt docs \
+.PHONY: help demo build test conformance stress soak bench bench-rust test-rust test-models test-cpp test-python lint fmt docs \
     surface clean distclean check FORCE
 
 help:
@@ -47,6 +47,7 @@ help:
 	@echo "make lint       all formatters and linters, changing nothing"
 	@echo "make fmt        format all sources"
 	@echo "make conformance  PyTorch's own distributed tests, beside Gloo's results; make stress: the multi-rank tests under load"
+	@echo "make soak       random operations on 4 ranks for half an hour, each checked; ARGS=\"--minutes 5 --seed 2\""
 	@echo "make docs       the documentation of the Rust core"
 	@echo "make surface    docs/surface.md: torch's virtual functions, ours over them, and their tests"
 	@echo "make clean      remove what was built; make distclean: $(VENV) too"
@@ -74,6 +75,10 @@ conformance: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 # The multi-rank tests again and again on 4 ranks, with a busy loop on each core.
 stress: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@"$(VENV)/bin/python" tests/python/stress.py $(ARGS)
+
+# Random operations on 4 ranks, each checked, while memory, threads and descriptors are watched.
+soak: $(STATE)/installed $(STATE)/demo $(STATE)/dev
+	@"$(VENV)/bin/python" -m torch_rmpi.run -n 4 tests/python/soak.py $(ARGS)
 
 # The speed targets, each beside its rival; a plot of them needs what the demo needs.
 bench: $(STATE)/installed $(STATE)/demo

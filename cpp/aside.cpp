@@ -53,8 +53,11 @@ Aside::Process& Aside::process() {
 
 Aside::Aside(std::function<void()> function) : function_(std::move(function)) {}
 
-std::shared_ptr<Aside> Aside::start(std::function<void()> function) {
-  const std::shared_ptr<Aside> aside(new Aside(std::move(function)));
+std::shared_ptr<Aside> Aside::make(std::function<void()> function) {
+  return std::shared_ptr<Aside>(new Aside(std::move(function)));
+}
+
+void Aside::start(const std::shared_ptr<Aside>& aside) {
   {
     const std::lock_guard<std::mutex> lock(process().mutex);
     if (process().running++ == 0) process().since = Clock::now();
@@ -64,7 +67,6 @@ std::shared_ptr<Aside> Aside::start(std::function<void()> function) {
   } catch (const std::system_error&) {
     aside->run();
   }
-  return aside;
 }
 
 void Aside::run() {

@@ -14,8 +14,10 @@ inline constexpr std::chrono::milliseconds kPatience{500};
 /// Something that runs on a thread of its own. Waiting for it is possible from any thread.
 class Aside {
  public:
-  /// Starts `function`, which throws nothing; here, if there can be no thread.
-  static std::shared_ptr<Aside> start(std::function<void()> function);
+  /// `function` throws nothing.
+  static std::shared_ptr<Aside> make(std::function<void()> function);
+  /// Starts it; here, if there can be no thread. Once.
+  static void start(const std::shared_ptr<Aside>& aside);
 
   /// Until it has run, or this process has waited for such functions for kPatience since it was last free of them: many
   /// of them, one after the other, take no longer than one. Not at all on a thread that runs one.

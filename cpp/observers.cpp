@@ -56,17 +56,21 @@ void Observers::completed(std::uint64_t key, std::optional<float> milliseconds) 
 
 void Observers::failed(std::uint32_t generation) noexcept {
   if (is_interpreter_ending()) return;
+  bool is_first = false;
   std::shared_ptr<Aside> run;
   {
     const std::lock_guard<std::mutex> lock(failure_mutex_);
-    if (generation == this->generation() && is_first_to_hear(generation)) {
+    is_first = generation == this->generation() && is_first_to_hear(generation);
+    if (is_first) {
       abort_run_.reset();
       if (auto hooks = current(abort_hooks_); hooks && !hooks->empty()) {
-        abort_run_ = Aside::start([hooks = std::move(hooks)] { run_abort_hooks(*hooks); });
+        abort_run_ = Aside::make([hooks = std::move(hooks)] { run_abort_hooks(*hooks); });
       }
     }
     run = abort_run_;
   }
+  // Without the lock: where there can be no thread, the hooks run here.
+  if (is_first && run) Aside::start(run);
   // Whoever comes second waits, too: the process may end as soon as this returns, and the hooks save what explains why.
   if (run) run->wait();
 }

@@ -13,6 +13,23 @@
 
 namespace rmpi {
 
+namespace {
+
+/// Keeps the memory of a window for as long as others may write into it.
+class Owner final : public bridge::Completion {
+ public:
+  explicit Owner(c10::Storage storage) : storage_(std::move(storage)) {}
+
+  void finish(bridge::ErrorKind, ::rust::Str, std::int32_t) noexcept override {}
+  void announce() noexcept override {}
+  bool announce_to_nobody() noexcept override { return true; }
+
+ private:
+  const c10::Storage storage_;
+};
+
+}  // namespace
+
 bool ProcessGroupRMPI::supportsWindow() const { return true; }
 
 c10::intrusive_ptr<c10d::Window> ProcessGroupRMPI::new_window(const std::optional<at::Tensor>& tensor) {
@@ -27,9 +44,23 @@ c10::intrusive_ptr<c10d::Window> ProcessGroupRMPI::new_window(const std::optiona
 
 WindowRMPI::WindowRMPI(c10::intrusive_ptr<ProcessGroupRMPI> group) : group_(std::move(group)) {}
 
+template <class Function>
+auto WindowRMPI::blocking(Function&& function) const {
+  try {
+    return call_interruptibly(std::forward<Function>(function));
+  } catch (const c10::DistBackendError&) {
+    if (group_->getError() != c10d::ErrorType::SUCCESS) group_->observers_->failed(group_->observers_->generation());
+    throw;
+  }
+}
+
 WindowRMPI::~WindowRMPI() {
-  if (registered_ && is_current() && group_->core_->owner.in_owner()) {
-    group_->core_->group->abandon_window(registered_->number);
+  if (!registered_) return;
+  if (owner_.in_owner()) {
+    registered_->group->abandon_window(registered_->number);
+  } else {
+    // In a forked child the group belongs to an MPI that does not exist there: leave it alone.
+    (void)registered_->group.into_raw();
   }
 }
 
@@ -54,19 +85,20 @@ void WindowRMPI::tensor_register(const at::Tensor& tensor, bool owning) {
   TORCH_CHECK_VALUE(!registered_, "rmpi: tensor_register: the window has a tensor; call tensor_deregister first.");
   const auto region = write_region(tensor);
   const auto dtype = static_cast<std::uint64_t>(tensor.scalar_type());
-  const auto number = call_interruptibly([group = core.group->share(), region, dtype, tensor] {
-    return call_core([&] { return group->register_window(region, dtype); });
-  });
+  // If this thread is interrupted, the window stays registered, and keeps its memory, until the group ends: others may
+  // have it mapped.
+  const auto number = blocking(
+      [group = core.group->share(), region, dtype, owner = std::make_unique<Owner>(tensor.storage())]() mutable {
+        return call_core([&] { return group->register_window(region, dtype, std::move(owner)); });
+      });
   registered_ = Registered{
-      number,       group_->observers_->generation(), region.data, tensor.sizes().vec(), tensor.scalar_type(),
-      region.bytes, owning ? tensor : at::Tensor()};
+      core.group->share(),  number,       group_->observers_->generation(), region.data, tensor.sizes().vec(),
+      tensor.scalar_type(), region.bytes, owning ? tensor : at::Tensor()};
 }
 
 void WindowRMPI::tensor_deregister() {
   const auto number = registered("tensor_deregister").number;
-  call_interruptibly([group = group_->core().group->share(), number, tensor = registered_->tensor] {
-    call_core([&] { group->deregister_window(number); });
-  });
+  blocking([group = registered_->group->share(), number] { call_core([&] { group->deregister_window(number); }); });
   registered_.reset();
 }
 

@@ -32,6 +32,8 @@ class WindowRMPI final : public c10d::Window {
  private:
   /// What is registered.
   struct Registered {
+    /// Kept: what was registered has to be ended there, whatever becomes of the group.
+    rust::Box<bridge::Group> group;
     std::uint64_t number;
     /// Which members the group had.
     std::uint32_t generation;
@@ -47,9 +49,13 @@ class WindowRMPI final : public c10d::Window {
   /// ValueError if nothing is, or the group's members are others.
   const Registered& registered(const char* operation) const;
   bool is_current() const;
+  /// What a collective call into the core returns, which may block.
+  template <class Function>
+  auto blocking(Function&& function) const;
   Launch launch(bridge::Operation operation, const char* title, std::int64_t rank, std::chrono::milliseconds timeout,
                 bool async_op) const;
 
+  const ForkGuard owner_;
   const c10::intrusive_ptr<ProcessGroupRMPI> group_;
   std::optional<Registered> registered_;
 };

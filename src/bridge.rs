@@ -255,8 +255,13 @@ mod ffi {
         /// window's number. Every rank calls it, in the order of collectives. Blocks until all have.
         ///
         /// # Safety
-        /// The memory must be valid until `deregister_window` or `abandon_window` has returned.
-        unsafe fn register_window(self: &Group, memory: Region, dtype: u64) -> Result<u64>;
+        /// The memory must be valid for as long as `owner` lives, of which nothing is called but its destructor.
+        unsafe fn register_window(
+            self: &Group,
+            memory: Region,
+            dtype: u64,
+            owner: UniquePtr<Completion>,
+        ) -> Result<u64>;
         /// Ends it. Every rank calls it, in the order of collectives. Blocks until all have.
         fn deregister_window(self: &Group, window: u64) -> Result<()>;
         /// Ends this rank's part of it.

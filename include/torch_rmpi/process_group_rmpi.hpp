@@ -196,8 +196,9 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   ///
   /// The Work of a put has ended when the data is there. A signal comes after what this rank has put before, and ends
   /// one wait_signal for this rank. On one node, tensors of allocateTensor are written directly and can be mapped; into
-  /// other memory a thread of its owner receives. The tensors may be of different lengths. What does not fit is a
-  /// ValueError, before anything moves; map_remote_tensor of memory that cannot be mapped is a NotImplementedError.
+  /// other memory its owner's engine receives. A window keeps the memory of its tensor, whether `owning` or not, until
+  /// it is deregistered or dropped. The tensors may be of different lengths. What does not fit is a ValueError, before
+  /// anything moves; map_remote_tensor of memory that cannot be mapped is a NotImplementedError.
   c10::intrusive_ptr<c10d::Window> new_window(const std::optional<at::Tensor>& tensor = std::nullopt) override;
 #endif
 

@@ -48,11 +48,11 @@ pub struct Engine {
     /// Operations that have ended, and to which users have attached something that has not been run.
     untold: Mutex<VecDeque<Ended>>,
     bell: Bell,
-    /// Operations issued and not ended.
+    /// Operations issued and not ended, without services.
     pending: AtomicUsize,
-    /// Those of them that are services: nothing waits for their end.
+    /// Services issued and not ended: nothing waits for their end.
     services: AtomicUsize,
-    /// Operations issued, of which users have not been told, nor the rest has been given up.
+    /// Operations issued, but for services, of which users have not been told, nor the rest has been given up.
     unfinished: AtomicUsize,
     /// Operations that are in `untold`.
     queued: AtomicUsize,
@@ -113,13 +113,14 @@ pub(crate) fn existing() -> Option<&'static Engine> {
 impl Engine {
     /// Hands over an operation. Runs nothing: [`Engine::begin`] or [`Engine::wait`] comes next.
     pub fn submit(&self, task: Task) {
-        task.operation.lane().enter();
+        // Relaxed: the inbox's lock orders it before whoever takes the task.
         if task.operation.is_service() {
             self.services.fetch_add(1, Ordering::Relaxed);
+        } else {
+            task.operation.lane().enter();
+            self.pending.fetch_add(1, Ordering::Relaxed);
+            self.unfinished.fetch_add(1, Ordering::Relaxed);
         }
-        // Relaxed: the inbox's lock orders it before whoever takes the task.
-        self.pending.fetch_add(1, Ordering::Relaxed);
-        self.unfinished.fetch_add(1, Ordering::Relaxed);
         self.command(Command::Start(task));
     }
 
@@ -209,9 +210,9 @@ impl Engine {
             pushed |= self.announce_later(end);
         }
         for remains in released {
-            let lane = remains.operation.lane().clone();
+            let lane = (!remains.operation.is_service()).then(|| remains.operation.lane().clone());
             self.dispose(remains);
-            lane.leave();
+            lane.iter().for_each(|lane| lane.leave());
             self.retained.fetch_sub(1, Ordering::Release);
         }
         if driver != Driver::Background && pushed {
@@ -246,27 +247,19 @@ impl Engine {
         self.bell.ring();
     }
 
-    /// Whether anything is left to drive, to tell, or to give back.
+    /// Whether anything but services is left to drive, to tell, or to give back.
     fn has_work(&self) -> bool {
         // Acquire: see `settle`.
         self.pending.load(Ordering::Acquire) > 0 || self.has_queued() || self.has_retained() || !self.inbox().is_empty()
     }
 
-    /// The same but for services, which end when they are told to.
-    fn has_work_to_end(&self) -> bool {
-        // Acquire: see `settle`. A service is among those pending for as long as it is counted, or longer.
-        let services = self.services.load(Ordering::Acquire);
-        self.pending.load(Ordering::Acquire) > services
-            || self.has_queued()
-            || self.has_retained()
-            || !self.inbox().is_empty()
+    fn has_services(&self) -> bool {
+        self.services.load(Ordering::Acquire) > 0
     }
 
-    /// Operations whose end users may still have to be told of, and that are no services.
-    fn untold_to_end(&self) -> usize {
-        // Acquire: see `retire`.
-        let services = self.services.load(Ordering::Acquire);
-        self.unfinished.load(Ordering::Acquire).saturating_sub(services)
+    /// Whether it drives nothing any more, as the process has ended its communication.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     fn has_retained(&self) -> bool {
@@ -277,7 +270,7 @@ impl Engine {
     fn is_unattended(&self) -> bool {
         // Relaxed: whoever changes them in that direction rings the bell.
         self.waiters.load(Ordering::Relaxed) == 0
-            && (self.pending.load(Ordering::Acquire) > 0 || !self.inbox().is_empty())
+            && (self.pending.load(Ordering::Acquire) > 0 || self.has_services() || !self.inbox().is_empty())
     }
 
     /// Whether this process is a forked child of the one that made the engine.

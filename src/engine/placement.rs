@@ -2,7 +2,7 @@
 //!
 //! The scheduler of the system moves a rank at nearly every wake-up, and evens out seldom what comes of it: often three
 //! of four ranks share one core, and the other core has one. So each rank has a core, as many ranks on each, and comes
-//! back to it when it waits. It is not bound: the system may move it again, and other threads are left alone.
+//! back to it when it waits. It is not bound: the system may move it again, and threads that do not wait are left alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -70,15 +70,17 @@ impl Placement {
             let mut only = CpuSet::new();
             only.set(self.core);
             sched_setaffinity(None, &only)?;
-            // This cannot fail where the other one did not; if it did, the thread would stay bound.
+            // It does not fail where the first one has not, unless the cores were taken away in between.
             sched_setaffinity(None, &allowed)
+                .or_else(|_| sched_setaffinity(None, &allowed))
+                .inspect_err(|error| log::warn!("a thread stays bound to core {}: {error}", self.core))
         });
         moved.inspect_err(|error| log::debug!("sched_setaffinity: {error}")).is_ok()
     }
 }
 
 /// Gives this process a core to wait on, if it is one of more `ranks` on its host than there are `cores`, which all of them
-/// may use. What an earlier, larger group has said stays.
+/// may use. What the first such group has said stays.
 pub(crate) fn place(cores: &Cores, place: usize, ranks: usize) {
     let mut placement = PLACEMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if placement.is_some() {

@@ -15,18 +15,17 @@ impl Engine {
         }
         let result = std::mem::replace(&mut end.result, Ok(Outcome::default()));
         end.completion.finish(end.operation.set_result(result));
+        let is_service = end.operation.is_service();
         if end.leftover.is_some() {
             // Counted before waiters go: the last to leave sees to it that somebody looks after the memory.
             self.retained.fetch_add(1, Ordering::Relaxed);
-        } else {
+        } else if !is_service {
             end.operation.lane().leave();
-        }
-        if end.operation.is_service() {
-            self.services.fetch_sub(1, Ordering::Release);
         }
         end.operation.set_done();
         // Release: pairs with the acquire of whoever finds nothing pending.
-        self.pending.fetch_sub(1, Ordering::Release);
+        let count = if is_service { &self.services } else { &self.pending };
+        count.fetch_sub(1, Ordering::Release);
     }
 
     /// Leaves an operation that has been settled to the background thread, if users have attached anything to it: true.
@@ -48,7 +47,7 @@ impl Engine {
             let Some(mut end) = self.untold().pop_front() else { return };
             let _telling = Telling::new(&self.telling);
             self.queued.fetch_sub(1, Ordering::SeqCst);
-            if self.has_work() {
+            if self.has_work() || self.has_services() {
                 self.wake_background();
             }
             if !self.leaving() {
@@ -68,16 +67,19 @@ impl Engine {
     /// Drops what is left of an operation, now or when the transport has given its memory back.
     pub(super) fn retire(&self, end: Ended) {
         let Ended { operation, completion, leftover, .. } = end;
+        let is_service = operation.is_service();
         match leftover {
             Some(leftover) => self.command(Command::Retain(Remains { leftover, operation, _completion: completion })),
             None => self.dispose(completion),
         }
         // Release: pairs with the acquire in `drain`. What users' code has issued is counted by now.
-        self.unfinished.fetch_sub(1, Ordering::Release);
+        if !is_service {
+            self.unfinished.fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// Drops what users gave, unless the process is about to end: it may belong to an interpreter that is gone.
-    pub(super) fn dispose<T>(&self, given: T) {
+    pub(crate) fn dispose<T>(&self, given: T) {
         if self.leaving() {
             std::mem::forget(given);
         }

@@ -117,10 +117,10 @@ impl Engine {
         let until = Instant::now() + limit;
         let mut backoff = Backoff::background();
         // Users hear of nothing once the process is leaving.
-        while self.has_work_to_end() || !self.leaving() && self.untold_to_end() > 0 {
+        while self.has_work() || !self.leaving() && self.unfinished.load(Ordering::Acquire) > 0 {
             let moved = self.try_turn(Driver::Passing).is_some_and(|turn| turn.moved);
             if Instant::now() >= until {
-                return !self.has_work_to_end() && (self.leaving() || self.untold_to_end() == 0);
+                return !self.has_work() && (self.leaving() || self.unfinished.load(Ordering::Acquire) == 0);
             }
             if moved {
                 backoff.reset();
@@ -147,7 +147,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiters.fetch_sub(1, Ordering::Relaxed);
-        if self.0.has_work() {
+        if self.0.has_work() || self.0.has_services() {
             self.0.wake_background();
         }
     }

@@ -240,7 +240,6 @@ impl Group {
     /// from now on fail.
     pub fn shutdown(&self, limit: Duration) -> Result<bool> {
         let engine = engine()?;
-        self.windows.close();
         let closed = self.closed.get_or_init(Instant::now);
         if self.lane.has_failed() {
             engine.end_lane(&self.lane, "the group was shut down");
@@ -258,6 +257,7 @@ impl Group {
     }
 
     fn release(&self, engine: &'static Engine) -> Result<()> {
+        self.windows.close();
         // What is still pending goes on.
         if let Some(node) = self.reach.node().filter(|_| self.lane.pending() == 0) {
             node.bid_farewell(&Farewell::Left);
@@ -274,11 +274,10 @@ impl Drop for Group {
     /// Gives the communicators back if nothing is pending; otherwise the operations go on, and the communicators stay.
     fn drop(&mut self) {
         // A forked child must leave everything alone.
-        if let Some(engine) = engine::existing() {
-            self.windows.close();
-            if let Err(error) = self.release(engine) {
-                log::warn!("group \"{}\": {error}", self.lane.name());
-            }
+        if let Some(engine) = engine::existing()
+            && let Err(error) = self.release(engine)
+        {
+            log::warn!("group \"{}\": {error}", self.lane.name());
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use once_cell::sync::OnceCell;
 use rustix::fs::{FallocateFlags, fallocate, fstat};
@@ -23,15 +23,15 @@ const ALIGNMENT: usize = 64;
 /// Arenas are of this size at least, and their sizes multiples of it: that of a large page.
 const UNIT: usize = 2 << 20;
 /// Bytes of an arena of many blocks. Pages that nobody has written take no memory.
-const SHARED: usize = 64 << 20;
+const SHARED: usize = 256 << 20;
 /// A longer block has an arena of its own.
 const LONGEST_SHARED: usize = SHARED / 4;
 
 /// Whether there are any blocks: spares operations the lock. Relaxed: whoever communicates a block has it from the thread
 /// that has allocated it.
 static IN_USE: AtomicBool = AtomicBool::new(false);
-/// The arenas of this process.
-static HEAP: Mutex<Heap> = Mutex::new(Heap { arenas: BTreeMap::new(), used: 0 });
+/// That of this process, or of one that it was forked from.
+static HEAP: AtomicPtr<Heap> = AtomicPtr::new(ptr::null_mut());
 
 /// Where memory of an arena is, for other processes. Travels as [`Spot::LEN`] bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,9 +57,9 @@ impl Spot {
         if !IN_USE.load(Ordering::Relaxed) {
             return Spot { address, ..Spot::default() };
         }
-        let heap = heap();
+        let heap = heap().lock();
         let arena = heap.arenas.range(..=address as usize).next_back().map(|(_, arena)| arena);
-        match arena.filter(|arena| arena.owner.is_here() && arena.holds(view)) {
+        match arena.filter(|arena| arena.holds(view)) {
             Some(arena) => Spot { address, ..arena.spot },
             None => Spot { address, ..Spot::default() },
         }
@@ -126,7 +126,7 @@ pub fn is_available() -> bool {
 /// New memory of `len` bytes, more than 0, which [`release`] takes back. Its content is anything.
 pub fn allocate(len: usize) -> Result<NonNull<u8>> {
     let len = len.checked_next_multiple_of(ALIGNMENT).ok_or_else(|| too_long(len))?;
-    let mut heap = heap();
+    let mut heap = heap().lock();
     let block = if len <= LONGEST_SHARED { heap.arenas.values_mut().find_map(|arena| arena.take(len)) } else { None };
     let block = match block {
         Some(block) => block,
@@ -137,39 +137,84 @@ pub fn allocate(len: usize) -> Result<NonNull<u8>> {
     Ok(block)
 }
 
-/// Takes back what [`allocate`] has given. In a forked child it does nothing: the memory is the parent's.
+/// Takes back what [`allocate`] has given. In a forked child it does nothing with what the parent has allocated.
 ///
 /// # Panics
 /// If it has not given that, or it was taken back before.
 pub fn release(address: NonNull<u8>) {
     let start = address.as_ptr() as usize;
-    let mut heap = heap();
-    let Some(arena) = heap.arenas.range_mut(..=start).next_back().map(|(_, arena)| arena) else {
-        panic!("memory at {start:#x} was not allocated here");
-    };
-    if !arena.owner.is_here() {
+    let heap = heap();
+    let arenas = heap.lock();
+    let arena = arenas.arenas.range(..=start).next_back().map(|(_, arena)| arena);
+    let Some(arena) = arena.filter(|arena| start < arena.base() + arena.len) else {
+        assert!(heap.is_inherited, "memory at {start:#x} was not allocated here");
         return;
+    };
+    let (file, base, offset) = (arena.file.clone(), arena.base(), start - arena.base());
+    let len = arena.length_of(offset);
+    drop(arenas);
+    if len >= UNIT {
+        // While the block still counts as taken: whoever gets it next has written nothing yet.
+        forget(&file, offset, len);
     }
-    let len = arena.give_back(start);
-    let (base, is_empty) = (arena.base(), arena.is_empty());
-    heap.used -= len;
-    IN_USE.store(heap.used > 0, Ordering::Relaxed);
+    let mut arenas = heap.lock();
+    let Some(arena) = arenas.arenas.get_mut(&base) else { return };
+    arena.give_back(offset);
+    let is_empty = arena.is_empty();
+    arenas.used -= len;
+    IN_USE.store(arenas.used > 0, Ordering::Relaxed);
     // One that many blocks share stays: the next block needs it again.
-    if is_empty
-        && (heap.arenas[&base].len > SHARED || heap.arenas.values().filter(|arena| arena.is_empty()).count() > 1)
-    {
-        heap.arenas.remove(&base);
+    let others = || arenas.arenas.values().filter(|arena| arena.is_empty()).count() > 1;
+    let removed =
+        if is_empty && (arenas.arenas[&base].len > SHARED || others()) { arenas.arenas.remove(&base) } else { None };
+    drop(arenas);
+    // Without the lock: it may be gigabytes.
+    if let Some(arena) = removed {
+        forget(&arena.file, 0, arena.len);
     }
 }
 
 /// What the arenas occupy.
 pub fn usage() -> Usage {
-    let heap = heap();
+    let heap = heap().lock();
     Usage { reserved: heap.arenas.values().map(|arena| arena.len).sum(), used: heap.used }
 }
 
-fn heap() -> MutexGuard<'static, Heap> {
-    HEAP.lock().unwrap_or_else(PoisonError::into_inner)
+/// The heap of this process. A forked child has one of its own: it may have inherited a lock that nobody opens, and its
+/// parent does not know what it takes.
+fn heap() -> &'static Heap {
+    // Acquire pairs with the release below: the heap is there.
+    let known = HEAP.load(Ordering::Acquire);
+    // SAFETY: heaps are leaked, so the reference is valid for good.
+    if let Some(heap) = unsafe { known.as_ref() }
+        && heap.owner.is_here()
+    {
+        return heap;
+    }
+    let new = Box::into_raw(Box::new(Heap {
+        owner: Owner::current(),
+        is_inherited: !known.is_null(),
+        arenas: Mutex::new(Arenas::default()),
+    }));
+    match HEAP.compare_exchange(known, new, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: as above.
+        Ok(_) => unsafe { &*new },
+        Err(other) => {
+            // SAFETY: nobody else has seen the new one; the other one is leaked.
+            unsafe {
+                drop(Box::from_raw(new));
+                &*other
+            }
+        }
+    }
+}
+
+/// Gives pages back to the system: peers that have mapped them would keep them.
+fn forget(file: &OwnedFd, offset: usize, len: usize) {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    if let Err(error) = fallocate(file.as_fd(), flags, offset as u64, len as u64) {
+        log::debug!("{}", failed("fallocate")(error));
+    }
 }
 
 fn too_long(len: usize) -> Error {
@@ -177,12 +222,26 @@ fn too_long(len: usize) -> Error {
 }
 
 struct Heap {
+    owner: Owner,
+    /// The process was forked from one that has a heap, of which it may have blocks.
+    is_inherited: bool,
+    arenas: Mutex<Arenas>,
+}
+
+impl Heap {
+    fn lock(&self) -> MutexGuard<'_, Arenas> {
+        self.arenas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Arenas {
     /// By where they begin.
     arenas: BTreeMap<usize, Arena>,
     used: usize,
 }
 
-impl Heap {
+impl Arenas {
     /// A block of a new arena.
     fn grow(&mut self, len: usize) -> Result<NonNull<u8>> {
         let size = if len <= LONGEST_SHARED { SHARED } else { len };
@@ -199,9 +258,8 @@ impl Heap {
 struct Arena {
     segment: Segment,
     len: usize,
-    descriptor: OwnedFd,
+    file: Arc<OwnedFd>,
     spot: Spot,
-    owner: Owner,
     /// Offset and length of each free piece; no two of them touch.
     free: BTreeMap<usize, usize>,
     /// Of each block.
@@ -222,7 +280,7 @@ impl Arena {
             inode: status.st_ino,
         };
         let free = BTreeMap::from([(0, len)]);
-        Ok(Arena { segment, len, descriptor, spot, owner: Owner::current(), free, blocks: BTreeMap::new() })
+        Ok(Arena { segment, len, file: Arc::new(descriptor), spot, free, blocks: BTreeMap::new() })
     }
 
     fn base(&self) -> usize {
@@ -249,12 +307,15 @@ impl Arena {
         NonNull::new(self.segment.view(offset..offset + len).as_mut_ptr())
     }
 
-    /// Returns how long the block was.
-    fn give_back(&mut self, address: usize) -> usize {
-        let offset = address - self.base();
-        let Some(len) = self.blocks.remove(&offset) else {
-            panic!("memory at {address:#x} was not allocated, or was given back before")
-        };
+    /// How long the block at `offset` is.
+    fn length_of(&self, offset: usize) -> usize {
+        let len = self.blocks.get(&offset);
+        *len.unwrap_or_else(|| panic!("memory at {offset} of an arena was not allocated, or was given back before"))
+    }
+
+    fn give_back(&mut self, offset: usize) {
+        let len = self.length_of(offset);
+        self.blocks.remove(&offset);
         let (mut start, mut end) = (offset, offset + len);
         if let Some((&before, &length)) = self.free.range(..offset).next_back()
             && before + length == offset
@@ -266,18 +327,6 @@ impl Arena {
             end += length;
         }
         self.free.insert(start, end - start);
-        if len >= UNIT {
-            self.forget(offset, len);
-        }
-        len
-    }
-
-    /// Gives the pages back to the system: peers that have mapped them would keep them.
-    fn forget(&self, offset: usize, len: usize) {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if let Err(error) = fallocate(self.descriptor.as_fd(), flags, offset as u64, len as u64) {
-            log::debug!("{}", failed("fallocate")(error));
-        }
     }
 }
 
@@ -305,7 +354,9 @@ mod tests {
         assert!(arena.take(UNIT).is_none());
         // In an order that joins pieces on either side, on both, and on none.
         for index in [1, 3, 2, 0, 7, 5, 4, 6] {
-            assert_eq!(arena.give_back(blocks[index].0.as_ptr() as usize), blocks[index].1);
+            let offset = blocks[index].0.as_ptr() as usize - arena.base();
+            assert_eq!(arena.length_of(offset), blocks[index].1);
+            arena.give_back(offset);
         }
         assert!(arena.is_empty());
         assert_eq!(arena.free, BTreeMap::from([(0, UNIT)]));
@@ -316,8 +367,8 @@ mod tests {
     fn the_first_piece_that_is_long_enough_is_used_again() {
         let mut arena = Arena::new(UNIT).unwrap();
         let [a, b, _c] = [128, 256, 64].map(|len| arena.take(len).unwrap());
-        arena.give_back(a.as_ptr() as usize);
-        arena.give_back(b.as_ptr() as usize);
+        arena.give_back(a.as_ptr() as usize - arena.base());
+        arena.give_back(b.as_ptr() as usize - arena.base());
         assert_eq!(arena.take(384), Some(a), "the two are one piece now");
     }
 
@@ -325,7 +376,7 @@ mod tests {
     #[should_panic(expected = "given back before")]
     fn a_block_is_given_back_once() {
         let mut arena = Arena::new(UNIT).unwrap();
-        let block = arena.take(64).unwrap().as_ptr() as usize;
+        let block = arena.take(64).unwrap().as_ptr() as usize - arena.base();
         arena.give_back(block);
         arena.give_back(block);
     }

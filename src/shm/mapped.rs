@@ -13,8 +13,9 @@ use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::memory::View;
 
-/// So many arenas stay mapped when nobody uses them: they take addresses, and of memory only what their owners use.
-const MOST: usize = 64;
+/// So many arenas stay mapped when nobody uses them. They take addresses; their memory goes when their owners give it back,
+/// and with it that of owners that have died, which [`forget`] is for.
+const MOST: usize = 256;
 
 /// Memory of another process. The view of it is valid for as long as this lives.
 #[derive(Clone, Debug)]
@@ -34,6 +35,11 @@ struct Known {
 
 /// Those used last come last.
 static KNOWN: Mutex<VecDeque<Known>> = Mutex::new(VecDeque::new());
+
+/// Unmaps what nobody uses of a process that has died.
+pub(super) fn forget(process: Process) {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| known.process != process);
+}
 
 impl Mapped {
     /// `len` bytes at a spot of `process`. An error if the system does not allow it.
@@ -69,8 +75,13 @@ impl Mapped {
 }
 
 fn open_arena(process: Process, spot: &Spot) -> Result<Segment> {
+    // 0: unknown.
+    if process.namespace != 0 && process.namespace != Process::current().namespace {
+        return Err(Error::Unavailable("its process is in another namespace of process ids".to_owned()));
+    }
     let path = format!("/proc/{}/fd/{}", process.pid, spot.descriptor());
-    let descriptor = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed("opening an arena"))?;
+    let descriptor = open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty())
+        .map_err(failed("opening an arena"))?;
     let status = fstat(&descriptor).map_err(failed("fstat"))?;
     // Ids of processes have namespaces, and descriptors are used again.
     if (status.st_dev, status.st_ino) != (spot.device, spot.inode) {
@@ -107,11 +118,13 @@ mod tests {
         let block = allocate(64).unwrap();
         // SAFETY: as above.
         let spot = Spot::of(&unsafe { View::new(block.as_ptr(), 64) });
-        assert!(Mapped::new(own, &spot, spot.arena_len()).is_err() || spot.offset() == 0, "beyond the end");
+        assert!(Mapped::new(own, &spot, spot.arena_len() + 1).is_err(), "beyond the end");
         let elsewhere = Process { started: own.started + 1, ..own };
         let mut other_file = spot;
         other_file.inode += 1;
         assert!(Mapped::new(elsewhere, &other_file, 64).is_err(), "another file");
+        let elsewhere = Process { namespace: own.namespace + 1, ..own };
+        assert!(Mapped::new(elsewhere, &spot, 64).is_err(), "another namespace");
         release(block);
     }
 }

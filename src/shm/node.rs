@@ -16,7 +16,7 @@ use super::doorbell::Doorbell;
 use super::heap::Spot;
 use super::identity::Process;
 use super::layout::{COUNT, DETAIL, FLAG, Layout, WHAT};
-use super::mapped::Mapped;
+use super::mapped::{self, Mapped};
 use super::pace::Pace;
 use super::ring::{RingReader, RingWriter};
 use super::segment::Segment;
@@ -452,6 +452,7 @@ impl Node {
                 // Relaxed: under the lock, as the loads below.
                 if !dead.load(LocalOrdering::Relaxed) && member.process.is_dead(own) {
                     dead.store(true, LocalOrdering::Relaxed);
+                    mapped::forget(member.process);
                 }
             }
             *looked = Instant::now();

@@ -14,7 +14,6 @@ OPERATIONS = (
     "all_gather",
     "all_reduce",
     "all_to_all",
-    "allocation",
     "barrier",
     "broadcast",
     "coalesced",

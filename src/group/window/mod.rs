@@ -7,12 +7,15 @@
 //! What a rank puts, and signals, through one window happens in the order of the calls: a signal is sent when the puts
 //! before it have arrived.
 
+mod service;
+
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Duration;
 
-use super::issue::Nobody;
 use super::schedule::TAGS;
 use super::{Call, Group, LONGEST_TIMEOUT, Next, Number, Reach, Started, neighbours};
 use crate::collective::Context;
@@ -24,13 +27,12 @@ use crate::mpi::PORTABLE_TAG_MAX;
 use crate::shm::heap::Spot;
 use crate::shm::{Mapped, Node};
 use crate::transport::{Channel, Outstanding, Transport};
+use service::{Header, Service};
 
 /// Up to so many bytes a caller that does not wait copies by itself.
 const AT_ONCE: usize = 256 << 10;
 /// After so many bytes others have their turn.
 const PIECE: usize = 1 << 20;
-/// How long a service that is told to end may take: as long as the message that it is receiving.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What messages of a window are, each with a tag of its own.
 #[derive(Clone, Copy)]
@@ -132,15 +134,43 @@ impl Step {
 /// Memory of each rank of a group that the others write into.
 pub struct Window {
     id: u64,
-    rank: usize,
-    name: String,
     lens: Vec<usize>,
     ways: Vec<Way>,
     lane: Arc<Lane>,
     transport: Arc<dyn Transport>,
     node: Option<Arc<Node>>,
+    /// Counts what was asked of it.
     steps: AtomicU64,
+    /// The put or signal issued last: the next one comes after it.
+    last: Mutex<Option<Arc<Operation>>>,
     service: Option<Service>,
+    _owner: Arc<Keep>,
+}
+
+/// What owns the memory of this rank.
+struct Keep {
+    engine: &'static Engine,
+    owner: Mutex<Option<Box<dyn Completion>>>,
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        let owner = self.owner.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        self.engine.dispose(owner);
+    }
+}
+
+/// Tells nobody of the end of a service, and keeps the memory until the transport has given it back.
+struct Held {
+    _owner: Arc<Keep>,
+}
+
+impl Completion for Held {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+
+    fn announce_to_nobody(&mut self) -> bool {
+        true
+    }
 }
 
 /// The windows of a group.
@@ -156,21 +186,28 @@ impl Windows {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all services.
+    /// Ends all windows.
     pub fn close(&self) {
         let windows = std::mem::take(&mut *self.open());
         windows.values().for_each(|window| window.end_service());
     }
 }
 
+/// What a rank says when it has seen everybody's part of a new window; the most that one says counts.
+const ALL_MAPPED: u8 = 0;
+const NEEDS_SERVICES: u8 = 1;
+const TOO_MANY: u8 = 2;
+
 impl Group {
     /// Makes `memory`, of elements of `dtype` (a number that says which), the part of this rank of a new window. Every rank
-    /// calls it, in the order of collectives. Blocks until all have. Returns the number of the window.
+    /// calls it, in the order of collectives. Blocks until all have. Returns the number of the window. `owner` is dropped
+    /// when nobody writes into the memory any more.
     ///
     /// # Safety
-    /// The memory must be valid, for reads and writes, until [`Group::deregister`] or [`Group::abandon`] has returned.
-    pub unsafe fn register(&self, memory: View, dtype: u64) -> Result<u64> {
+    /// The memory must be valid, for reads and writes, for as long as `owner` lives.
+    pub unsafe fn register(&self, memory: View, dtype: u64, owner: Box<dyn Completion>) -> Result<u64> {
         self.check()?;
+        let owner = Arc::new(Keep { engine: self.engine, owner: Mutex::new(Some(owner)) });
         let own = Extent { spot: Spot::of(&memory), len: memory.len() as u64, dtype };
         let extents: Vec<_> =
             self.exchange_within(own.to_bytes(), self.timeout())?.iter().map(Extent::from_bytes).collect();
@@ -193,31 +230,45 @@ impl Group {
             node.and_then(|node| node.map(node.rank_of(rank)?, spot, *len as usize)).map_or(Way::Messages, Way::Mapped)
         };
         let ways: Vec<_> = (0..self.size()).map(way).collect();
-        let all_mapped = !ways.iter().any(|way| matches!(way, Way::Messages));
-        let needs_services =
-            self.exchange_within([u8::from(!all_mapped)], self.timeout())?.iter().any(|&[needs]| needs != 0);
+        let own = if self.windows.open().keys().any(|&other| Kind::Header.tag(other) == Kind::Header.tag(id)) {
+            TOO_MANY
+        } else if ways.iter().any(|way| matches!(way, Way::Messages)) {
+            NEEDS_SERVICES
+        } else {
+            ALL_MAPPED
+        };
+        let said = self.exchange_within([own], self.timeout())?.iter().map(|&[said]| said).max();
+        if said == Some(TOO_MANY) {
+            return Err(Error::Unavailable("a group can have some two thousand windows; deregister others".to_owned()));
+        }
         let transport: Arc<dyn Transport> = match &self.reach {
             Reach::Messages | Reach::Apart(_) => self.transport.clone(),
             Reach::Node(shared) => shared.transport.clone(),
             Reach::Nodes(spanning) => spanning.transport.clone(),
         };
-        let name = format!("{}, window {id}", self.lane.name());
-        let service = needs_services.then(|| Service::start(self.engine, &name, id, memory, &transport, node));
+        if !matches!(self.reach, Reach::Node(_)) {
+            // Signals that nobody waits for may stay under way over MPI.
+            self.strays.fetch_add(1, Ordering::Relaxed);
+        }
+        let service = (said == Some(NEEDS_SERVICES)).then(|| {
+            let completion = Box::new(Held { _owner: owner.clone() });
+            Service::start(self.engine, &self.lane, id, memory, &transport, node, completion)
+        });
         let window = Window {
             id,
-            rank: self.rank(),
-            lane: Arc::new(Lane::new(name.clone(), self.rank()).spinning(Some(self.lane.spins()))),
-            name,
+            lane: self.lane.clone(),
             lens: extents.iter().map(|extent| extent.len as usize).collect(),
             ways,
             transport,
             node: node.cloned(),
             steps: AtomicU64::new(0),
+            last: Mutex::default(),
             service,
+            _owner: owner,
         };
-        // Signals that nobody waits for stay under way.
-        self.strays.fetch_add(1, Ordering::Relaxed);
         self.windows.open().insert(id, Arc::new(window));
+        // It may have been shut down meanwhile, by another thread, which has not seen this window.
+        self.check().inspect_err(|_| self.abandon(id))?;
         Ok(id)
     }
 
@@ -225,11 +276,9 @@ impl Group {
     /// until all have.
     pub fn deregister(&self, id: u64) -> Result<()> {
         let window = self.window(id)?;
-        if !self.engine.quiesce(&window.lane, self.timeout()) {
-            return Err(Error::Argument(format!(
-                "window {id} is to be deregistered, but what was issued on it has not ended within {} ms",
-                self.timeout().as_millis()
-            )));
+        let last = window.last().clone();
+        if let Some(last) = last {
+            self.end_of(&last)?;
         }
         self.exchange_within([0], self.timeout())?;
         self.abandon(id);
@@ -256,7 +305,7 @@ impl Window {
     pub fn mapped(&self, rank: usize) -> Option<&Mapped> {
         match self.ways.get(rank)? {
             Way::Mapped(mapped) => Some(mapped),
-            _ => None,
+            Way::Own(_) | Way::Empty | Way::Messages => None,
         }
     }
 
@@ -282,7 +331,6 @@ impl Window {
         completion: impl FnOnce(Number) -> Result<Box<dyn Completion>>,
     ) -> Result<Started> {
         group.check()?;
-        self.lane.check()?;
         self.check(&step)?;
         let timeout = timeout.unwrap_or_else(|| group.timeout()).min(LONGEST_TIMEOUT);
         // Relaxed: only a number for messages.
@@ -290,10 +338,11 @@ impl Window {
         let is_short = |data: &View| next == Next::Waits || data.len() <= AT_ONCE;
         if let Step::Put { to, offset, data } = step
             && let Some(place) = self.place(to, offset, data.len())
-            && self.lane.pending() == 0
+            && self.last().as_ref().is_none_or(|last| last.is_done())
             && !told
             && is_short(&data)
         {
+            self.check_peer(to)?;
             place.copy_from(&data);
             return Ok(Started::Ended { number, outcome: Outcome::default() });
         }
@@ -308,12 +357,17 @@ impl Window {
         let operation =
             Operation::new(name, Some((preposition, peer)), self.lane.clone(), number.sequence, number.timeout);
         let outstanding = Arc::new(Outstanding::default());
+        let steps = self.schedule(step, &outstanding);
+        let schedule = match step {
+            Step::Wait { .. } => steps,
+            Step::Put { .. } | Step::Signal { .. } => after(self.last().replace(operation.clone()), steps),
+        };
         engine.submit(Task {
             operation: operation.clone(),
-            schedule: self.schedule(step, &outstanding),
+            schedule,
             outstanding,
             completion,
-            order: if matches!(step, Step::Wait { .. }) { Order::Free } else { Order::InLane },
+            order: Order::Free,
             on_failure: OnFailure::FailLane,
             witness: self.witness(&step),
         });
@@ -321,6 +375,18 @@ impl Window {
             engine.begin(&operation);
         }
         Ok(Started::Pending(operation))
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Arc<Operation>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error if a rank of this node takes no further part: its memory may be used for something else.
+    fn check_peer(&self, rank: usize) -> Result<()> {
+        match (&self.ways[rank], &self.node) {
+            (Way::Mapped(_), Some(node)) => node.rank_of(rank).map_or(Ok(()), |here| node.check_peer(here)),
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, step: &Step) -> Result<()> {
@@ -358,11 +424,14 @@ impl Window {
         match step {
             Step::Put { to, offset, data } => match self.place(to, offset, data.len()) {
                 Some(place) => {
-                    // The mapping lives as long as the schedule.
+                    // Mappings, and this rank's own memory, live as long as the schedule.
                     let window = self.clone();
                     Box::pin(async move {
-                        for start in (0..data.len()).step_by(PIECE) {
-                            let range = start..(start + PIECE).min(data.len());
+                        window.check_peer(to)?;
+                        // What overlaps is copied as a whole.
+                        let piece = if place.overlaps(&data) { data.len() } else { PIECE };
+                        for start in (0..data.len()).step_by(piece) {
+                            let range = start..(start + piece).min(data.len());
                             place.slice(range.clone()).copy_from(&data.slice(range));
                             pause().await;
                         }
@@ -418,161 +487,25 @@ impl Window {
     }
 
     fn end_service(&self) {
-        if let Some(service) = &self.service
-            && !service.end(self)
-        {
-            log::warn!("window \"{}\" on rank {}: its service is still receiving", self.name, self.rank);
+        if let Some(service) = &self.service {
+            service.end(self);
         }
     }
 }
 
-/// What precedes the data of a put, or tells a service to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Header {
-    Put { offset: u64, len: u64 },
-    End,
-}
-
-impl Header {
-    const LEN: usize = 24;
-    const PUT: u64 = 1;
-    const END: u64 = 2;
-
-    fn to_bytes(self) -> [u8; Self::LEN] {
-        let words = match self {
-            Header::Put { offset, len } => [Self::PUT, offset, len],
-            Header::End => [Self::END, 0, 0],
-        };
-        let mut bytes = [0; Self::LEN];
-        for (word, bytes) in words.iter().zip(bytes.chunks_exact_mut(8)) {
-            bytes.copy_from_slice(&word.to_ne_bytes());
-        }
-        bytes
-    }
-
-    /// Of memory of `capacity` bytes; `None` for anything that no rank sends.
-    fn from_bytes(bytes: &[u8; Self::LEN], capacity: usize) -> Option<Header> {
-        let mut words = [0; 3];
-        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            let mut own = [0; 8];
-            own.copy_from_slice(bytes);
-            *word = u64::from_ne_bytes(own);
-        }
-        match words {
-            [Self::PUT, offset, len] if offset.checked_add(len)? <= capacity as u64 => {
-                Some(Header::Put { offset, len })
-            }
-            [Self::END, 0, 0] => Some(Header::End),
-            _ => None,
-        }
-    }
-}
-
-/// What receives the puts of other ranks.
-struct Service {
-    operation: Arc<Operation>,
-    engine: &'static Engine,
-}
-
-impl Service {
-    fn start(
-        engine: &'static Engine,
-        name: &str,
-        window: u64,
-        memory: View,
-        transport: &Arc<dyn Transport>,
-        node: Option<&Arc<Node>>,
-    ) -> Service {
-        let outstanding = Arc::new(Outstanding::default());
-        let lane = Arc::new(Lane::new(name.to_owned(), transport.rank()));
-        let operation = Operation::service("the service of a window", lane);
-        let context =
-            |kind: Kind| Context::new(transport.clone(), outstanding.clone(), Channel::Collective, kind.tag(window));
-        let contexts = [Kind::Header, Kind::Data, Kind::Answer].map(context);
-        // Of groups that span nodes, messages may come over MPI, which rings nobody.
-        let node = node.filter(|node| node.size() == transport.size());
-        engine.submit(Task {
-            operation: operation.clone(),
-            schedule: Box::pin(serve(memory, contexts)),
-            outstanding,
-            completion: Box::new(Nobody),
-            order: Order::Free,
-            on_failure: OnFailure::KeepLane,
-            witness: node.map(|node| neighbours::peer(node, &Call::Receive { from: None, tag: 0 })),
-        });
-        engine.begin(&operation);
-        Service { operation, engine }
-    }
-
-    /// Ends it. False if it is still receiving.
-    fn end(&self, window: &Window) -> bool {
-        if self.operation.is_done() {
-            return true;
-        }
-        let lane = Arc::new(Lane::new(window.name.clone(), window.rank));
-        let operation = Operation::new("end of a window", None, lane, 0, FAREWELL);
-        let outstanding = Arc::new(Outstanding::default());
-        let headers = window.context(&outstanding, Kind::Header);
-        let rank = window.rank;
-        let schedule = Box::pin(async move {
-            let header = headers.scratch(Header::LEN);
-            header.view().write(&Header::End.to_bytes());
-            headers.send(rank, &header.view())?.await?;
-            Ok(Outcome::default())
-        });
-        self.engine.submit(Task {
-            operation: operation.clone(),
-            schedule,
-            outstanding,
-            completion: Box::new(Nobody),
-            order: Order::Free,
-            on_failure: OnFailure::KeepLane,
-            witness: None,
-        });
-        let until = Instant::now() + FAREWELL;
-        self.engine.wait(&operation, Some(FAREWELL));
-        self.engine.wait(&self.operation, Some(until.saturating_duration_since(Instant::now())))
-    }
-}
-
-/// Receives what others put into `memory`, until this rank tells it to end, or nobody is left.
-async fn serve(memory: View, [headers, contents, answers]: [Context; 3]) -> Result<Outcome> {
-    let own = headers.rank();
-    loop {
-        let bytes = headers.scratch(Header::LEN);
-        let peer = match headers.receive_from(None, &bytes.view())?.await {
-            Ok(arrival) => arrival.peer,
-            Err(Error::PeerLeft { .. }) => return Ok(Outcome::default()),
-            Err(error) => return Err(error),
-        };
-        let mut header = [0; Header::LEN];
-        bytes.view().read(&mut header);
-        match Header::from_bytes(&header, memory.len()) {
-            Some(Header::Put { offset, len }) => {
-                let place = memory.slice(offset as usize..(offset + len) as usize);
-                contents.receive(peer, &place)?.await?;
-                answers.send(peer, &View::empty())?.await?;
-            }
-            Some(Header::End) if peer == own => return Ok(Outcome::default()),
-            _ => return Err(Error::Internal(format!("rank {peer} has sent {header:?} to a window"))),
-        }
-    }
+/// A step that comes after another one.
+fn after(before: Option<Arc<Operation>>, steps: Schedule) -> Schedule {
+    let Some(before) = before.filter(|before| !before.is_done()) else { return steps };
+    Box::pin(async move {
+        // The engine takes another turn when an operation has ended. If it has failed, this one ends with its group.
+        poll_fn(|_| if before.is_done() { Poll::Ready(()) } else { Poll::Pending }).await;
+        steps.await
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn headers_survive_the_journey_and_nothing_else_is_one() {
-        for header in [Header::Put { offset: 3, len: 7 }, Header::Put { offset: 0, len: 10 }, Header::End] {
-            assert_eq!(Header::from_bytes(&header.to_bytes(), 10), Some(header));
-        }
-        for (offset, len) in [(4, 7), (11, 0), (u64::MAX, 2), (2, u64::MAX)] {
-            assert_eq!(Header::from_bytes(&Header::Put { offset, len }.to_bytes(), 10), None);
-        }
-        assert_eq!(Header::from_bytes(&[7; Header::LEN], 10), None);
-    }
 
     #[test]
     fn tags_are_those_of_no_collective_and_of_one_window() {
