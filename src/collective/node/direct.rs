@@ -122,7 +122,7 @@ async fn agree(node: &Arc<Node>, announcement: Announcement, could: bool) -> Res
     let slots = Slots { node, round };
     let all = (0..node.size()).all(|rank| slots.announcement(rank).detail == u64::from(true));
     if !all {
-        log::warn!("a rank of this node could not read the memory of another one; nobody tries it any more");
+        log::warn!("a rank of this node could not read the memory of another one; it is not used any more");
         node.copy_once(false);
         node.stop_mapping();
     }
