@@ -155,7 +155,8 @@ class Soak:
     def objects(self, group, members, count, dtype, asynchronous):
         gathered = [None] * len(members)
         dist.all_gather_object(gathered, {"rank": self.rank, "number": self.number}, group=group)
-        return None, lambda: gathered == [{"rank": rank, "number": self.number} for rank in members]
+        expected = [{"rank": rank, "number": self.number} for rank in members]
+        return None, lambda: gathered == expected
 
     OPERATIONS = (
         (all_reduce, 6),
