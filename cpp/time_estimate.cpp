@@ -1,8 +1,4 @@
 // Estimates of how long operations take.
-#include <chrono>
-#include <future>
-#include <thread>
-#include <utility>
 
 #include "core.hpp"
 #include "errors.hpp"
