@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include <torch_rmpi/process_group_rmpi.hpp>
+
 #include "fork_guard.hpp"
 #include "interrupt.hpp"
 
@@ -15,9 +17,6 @@ namespace rmpi {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// How long the process's end waits for what runs aside.
-constexpr std::chrono::seconds kGrace{5};
 
 thread_local bool runs_aside = false;
 
@@ -44,7 +43,7 @@ Aside::Process& Aside::process() {
   static auto* process = [] {
     // A program may return from main() as soon as it knows of a failure. Interpreters wait before they end.
     std::atexit([] {
-      if (!is_interpreter_ending()) Aside::process().await_none(kGrace);
+      if (!is_interpreter_ending()) Aside::process().await_none(kAbortHookGrace);
     });
     return new Process;
   }();

@@ -37,7 +37,7 @@ void check_python_signals(unsigned long main_thread) {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
-// How long operations that nobody has waited for, and abort hooks, may go on at the end.
+// How long operations that nobody has waited for may go on at the end.
 constexpr Milliseconds kGrace{5000};
 // How long a callback may go on when nobody waits for it any more.
 constexpr Milliseconds kLastMoment{1000};
@@ -64,7 +64,7 @@ void before_python_ends() {
       rmpi::drain(kGrace);
       rmpi::await_callbacks();
     } else {
-      rmpi::await_abort_hooks(kGrace);
+      rmpi::await_abort_hooks(rmpi::kAbortHookGrace);
     }
   } catch (const py::error_already_set&) {
     status = 128 + SIGINT;

@@ -209,7 +209,7 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
 
   /// Abort hooks run once, on a thread of their own, when an operation of the group has failed or timed out, which ends
   /// the group. Whoever waits for it goes on when they have run, or after half a second. The end of the process waits
-  /// for them for five seconds; see await_abort_hooks().
+  /// for them, for kAbortHookGrace at most; see await_abort_hooks().
   bool supportsAbortHooks() const TORCH_RMPI_OVERRIDE_SINCE_2_15;
   void registerAbortHook(std::int64_t hook_id, std::function<void()> hook) TORCH_RMPI_OVERRIDE_SINCE_2_14;
   void unregisterAbortHook(std::int64_t hook_id) TORCH_RMPI_OVERRIDE_SINCE_2_14;
@@ -358,6 +358,8 @@ RMPI_API void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int s
 RMPI_API bool drain(std::chrono::milliseconds limit);
 /// Waits until no callback of a future and no abort hook runs or is due; false when `limit` has passed.
 RMPI_API bool await_callbacks(std::optional<std::chrono::milliseconds> limit = std::nullopt);
+/// How long the end of a process waits for abort hooks: longer than torch gives its flight recorder to write a trace.
+inline constexpr std::chrono::seconds kAbortHookGrace{20};
 /// Waits until no abort hook runs, for as long as `limit`: they outlast the error that they belong to if they are slow.
 RMPI_API bool await_abort_hooks(std::optional<std::chrono::milliseconds> limit = std::nullopt);
 /// For a host with an interpreter: the thread that ends it, as a pthread_t.
