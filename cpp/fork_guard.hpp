@@ -12,11 +12,17 @@
 
 namespace rmpi {
 
+/// A number that a child that is forked from now on does not have.
+inline std::uint32_t process_generation() noexcept {
+  static const auto* const address = bridge::process_generation_address();
+  return address != nullptr ? __atomic_load_n(address, __ATOMIC_RELAXED) : bridge::process_generation();
+}
+
 /// Remembers the process that made an object.
 class ForkGuard {
  public:
   /// Whether this is still the process that made the object.
-  bool in_owner() const noexcept { return bridge::process_generation() == owner_; }
+  bool in_owner() const noexcept { return process_generation() == owner_; }
 
   /// Throws DistBackendError in a forked child.
   void check(const char* operation) const {
@@ -29,7 +35,7 @@ class ForkGuard {
   }
 
  private:
-  std::uint32_t owner_ = bridge::process_generation();
+  std::uint32_t owner_ = process_generation();
 };
 
 }  // namespace rmpi

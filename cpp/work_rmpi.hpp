@@ -16,6 +16,7 @@
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include <torch-rmpi/src/bridge.rs.h>
+#include <torch_rmpi/process_group_rmpi.hpp>
 #include <torch_rmpi/torch_version.hpp>
 
 #include "ephemeral_timeout.hpp"
@@ -33,7 +34,7 @@ using Epilogue = std::function<void()>;
 /// isCompleted, isSuccess, exception, result and getFuture never wait for a lock of the engine: they read what `finish`
 /// published. Callbacks of futures run in `announce` with no lock held. A Work that nobody holds any more completes all
 /// the same: the core owns the completion, and the completion owns the Work until it has been announced.
-class WorkRMPI final : public c10d::Work {
+class RMPI_API WorkRMPI final : public c10d::Work {
  public:
   using Tensors = std::vector<at::Tensor>;
   /// Most operations have one result: it needs no memory of its own.

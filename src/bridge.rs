@@ -322,6 +322,8 @@ mod ffi {
 
         /// A number that a child that is forked from now on does not have.
         fn process_generation() -> u32;
+        /// Where that number can be read, by relaxed loads; null if only by calling it.
+        fn process_generation_address() -> *const u32;
 
         /// Name and version of the MPI library; does not start MPI.
         fn mpi_library() -> String;
@@ -449,6 +451,10 @@ fn before_interpreter_ends() {
 
 fn process_generation() -> u32 {
     guard_or(0, process::generation)
+}
+
+fn process_generation_address() -> *const u32 {
+    guard_or(std::ptr::null(), process::generation_address)
 }
 
 fn mpi_library() -> String {

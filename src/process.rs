@@ -14,15 +14,26 @@ extern "C" fn count_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A number that a child forked from now on does not have. Cheap enough for every operation.
-pub(crate) fn generation() -> u32 {
+/// Where the number of forks is, if they are counted.
+fn forks() -> Option<&'static AtomicU32> {
     static COUNTED: OnceCell<bool> = OnceCell::new();
     let counted = COUNTED.get_or_init(|| {
         // SAFETY: the handler is a plain function that lives as long as the process, and touches one atomic.
         unsafe { libc::pthread_atfork(None, None, Some(count_fork)) == 0 }
     });
+    counted.then_some(&FORKS)
+}
+
+/// A number that a child forked from now on does not have. Cheap enough for every operation.
+pub(crate) fn generation() -> u32 {
     // Relaxed: see `count_fork`.
-    if *counted { FORKS.load(Ordering::Relaxed) } else { process::id() }
+    forks().map_or_else(process::id, |forks| forks.load(Ordering::Relaxed))
+}
+
+/// Where [`generation`] can be read, for as long as the process lives; null if only by calling it.
+#[cfg(feature = "bridge")]
+pub(crate) fn generation_address() -> *const u32 {
+    forks().map_or(std::ptr::null(), |forks| forks.as_ptr().cast_const())
 }
 
 /// The process that made an object. A forked child has a copy of the object, and must leave alone what is behind it.

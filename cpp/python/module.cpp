@@ -15,6 +15,8 @@
 
 #include <torch_rmpi/process_group_rmpi.hpp>
 
+#include "work.hpp"
+
 namespace py = pybind11;
 
 namespace {
@@ -129,6 +131,7 @@ PYBIND11_MODULE(_C, m) {
 
   py::class_<Group, c10d::Backend, c10::intrusive_ptr<Group>> group(m, "ProcessGroupRMPI",
                                                                     "A process group over MPI; see create().");
+  rmpi::register_work(m);
   // What torch's own binding of mem_allocator returns: torch knows only the allocators of accelerators.
   py::class_<rmpi::SharedAllocator, std::shared_ptr<rmpi::SharedAllocator>>(
       m, "SharedAllocator", "Gives memory that the other processes of the node can map; see Backend.mem_allocator.");

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from torch._C._distributed_c10d import Backend, Store
+from torch._C._distributed_c10d import Work as _TorchWork
 
 class Options(Backend.Options):
     """Options of a group.
@@ -23,6 +24,9 @@ class Options(Backend.Options):
     shm: bool | None
     single_copy: str | None
     def __init__(self, timeout: timedelta = ...) -> None: ...
+
+class Work(_TorchWork):
+    """An operation of the process group."""
 
 class ProcessGroupRMPI(Backend):
     """A process group over MPI; see `create`."""

@@ -90,7 +90,7 @@ impl Group {
         let mut begun = None;
         let mut _held = None;
         let is_message = place.order() == Order::Free;
-        if let Some(shared) = place.shared()
+        if let Some(shared) = self.shared_for(&invocation.call)
             && (is_message || next == Next::Waits)
             && self.has_ended_all()
             && inline::is_short(invocation, self.tuning.inline())
@@ -145,6 +145,15 @@ impl Group {
         }
     }
 
+    /// The shared memory that a call goes through, if it does; else it needs MPI.
+    fn shared_for(&self, call: &Call) -> Option<&Shared> {
+        match (&self.reach, call) {
+            (_, Call::MonitoredBarrier { .. }) => None,
+            (Reach::Node(shared), _) => Some(shared),
+            _ => None,
+        }
+    }
+
     /// Whether all operations that were issued have ended well. One that has failed may leave its slots to be read by others.
     fn has_ended_all(&self) -> bool {
         // In this order: a lane fails before the operation leaves it.
@@ -155,7 +164,7 @@ impl Group {
     fn admit<'a>(&'a self, invocation: &'a Invocation<'a>, timeout: Option<Duration>) -> Result<Place<'a>> {
         let engine = engine()?;
         self.check()?;
-        if mpi::is_finalized() {
+        if self.shared_for(&invocation.call).is_none() && mpi::is_finalized() {
             return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
         }
         check::check(invocation, self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()))?;
@@ -196,15 +205,6 @@ impl<'a> Place<'a> {
         match self.invocation.call {
             Call::MonitoredBarrier { .. } => OnFailure::KeepLane,
             _ => OnFailure::FailLane,
-        }
-    }
-
-    /// The shared memory that it goes through, if it does.
-    fn shared(&self) -> Option<&'a Shared> {
-        match (&self.group.reach, self.invocation.call) {
-            (_, Call::MonitoredBarrier { .. }) => None,
-            (Reach::Node(shared), _) => Some(shared),
-            _ => None,
         }
     }
 

@@ -52,6 +52,27 @@ def test_completes_although_nobody_waits(ctx):
     assert tensor[0] == ctx.size
 
 
+@multirank(2, gloo=False)
+def test_one_class_for_every_work(ctx):
+    """Registered with pybind11 under torch's: also what torch hands on as its own Work, and a batch."""
+    from torch_rmpi._C import Work
+
+    assert issubclass(Work, dist.Work)
+    _, issued = issue(ctx)
+    plain = dist.distributed_c10d._get_default_group().allreduce([torch.ones(2)])
+    buffer = torch.zeros(1)
+    batch = dist.batch_isend_irecv(
+        [
+            dist.P2POp(dist.isend, torch.full((1,), float(ctx.rank)), 1 - ctx.rank),
+            dist.P2POp(dist.irecv, buffer, 1 - ctx.rank),
+        ]
+    )
+    for work in (issued, plain, *batch):
+        assert type(work) is Work
+        work.wait()
+    assert buffer.item() == 1 - ctx.rank
+
+
 @multirank(2, 4)
 def test_result_is_the_outputs(ctx):
     tensor, work = issue(ctx)
