@@ -544,7 +544,7 @@ impl Group {
             // SAFETY: the caller keeps the regions until this returns.
             let (inputs, outputs) = unsafe { (views(inputs), views(outputs)) };
             let invocation = Invocation::new(to_call(call)?, inputs, outputs).of(data_type(call.dtype)?);
-            let time = self.0.estimate(&invocation)?;
+            let time = self.0.estimate(&invocation, next(call))?;
             time.ok_or_else(|| Error::Internal("estimates have not been prepared".to_owned()))
         })
     }

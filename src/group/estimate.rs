@@ -17,14 +17,15 @@ use crate::reduce::{DataType, ReduceOp, Reduction};
 static KNOWN: Mutex<Option<HashMap<String, Arc<Model>>>> = Mutex::new(None);
 
 /// Sizes in bytes at which operations are measured: on each of a group's ways to carry them out.
-const SIZES: [usize; 5] = [1 << 10, 16 << 10, 128 << 10, 1 << 20, 8 << 20];
+const SIZES: [usize; 9] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20];
 /// Groups of more ranks leave out the largest size: together they would take too much memory.
-const RANKS_FOR_ALL_SIZES: usize = 16;
-/// How much is moved for one measurement, about, and how often at least and at most an operation is done for it.
-const BYTES_PER_MEASUREMENT: usize = 8 << 20;
-const REPETITIONS: std::ops::RangeInclusive<usize> = 2..=32;
-/// So many measurements are made of each operation and size, of which the median counts.
-const MEASUREMENTS: usize = 5;
+const RANKS_FOR_ALL_SIZES: usize = 8;
+/// An operation of more bytes takes as long, whoever drives it.
+const LONGEST_HANDED_OVER: usize = 1 << 20;
+/// How often each operation is measured, of which the median counts: at least and at most, and in between so that about so
+/// many bytes are moved.
+const MEASUREMENTS: std::ops::RangeInclusive<usize> = 5..=31;
+const BYTES: usize = 16 << 20;
 
 /// What takes time of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,9 +123,19 @@ fn in_blocks(bytes: usize, size: usize) -> usize {
     (bytes / size).max(1).next_multiple_of(size_of::<u128>()) * size
 }
 
-/// A curve for each kind of operation.
+/// What the issuers of operations do next, as far as their time depends on it: the engine is told of an operation that
+/// nobody waits for at once.
+const MANNERS: [Next; 2] = [Next::Waits, Next::GoesOn];
+
+/// A curve for each kind of operation and manner of issuing it.
 #[derive(Debug)]
-struct Model(Vec<Curve>);
+struct Model(Vec<[Curve; MANNERS.len()]>);
+
+impl Model {
+    fn curve(&self, kind: Kind, next: Next) -> &Curve {
+        &self.0[kind as usize][usize::from(next != Next::Waits)]
+    }
+}
 
 /// What a group knows of it.
 #[derive(Default)]
@@ -142,13 +153,14 @@ impl Group {
         self.estimates.0.get().is_some()
     }
 
-    /// How long an operation would take from its call to its end, in microseconds, if all ranks called it at once. Nothing
-    /// moves. `None` before [`Group::prepare_estimates`]. The same on all ranks if their memory is of the same length.
-    pub fn estimate(&self, invocation: &Invocation<'_>) -> Result<Option<f64>> {
+    /// How long an operation would take from its call to its end, in microseconds, if all ranks called it at once, and waited
+    /// for it then. Nothing moves. `None` before [`Group::prepare_estimates`]. The same on all ranks if their memory is of the
+    /// same length.
+    pub fn estimate(&self, invocation: &Invocation<'_>, next: Next) -> Result<Option<f64>> {
         check::check(invocation, self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()))?;
         let kind = Kind::of(invocation.call);
         let bytes = kind.bytes(invocation, self.size());
-        Ok(self.estimates.0.get().map(|model| model.0[kind as usize].at(bytes)))
+        Ok(self.estimates.0.get().map(|model| model.curve(kind, next).at(bytes)))
     }
 
     /// The same on every rank: measured together, if one of them does not know groups of this kind yet.
@@ -159,7 +171,7 @@ impl Group {
         let everybody_knows = self.agreed(&[f64::from(u8::from(known.is_some()))], ReduceOp::Min)?[0] > 0.0;
         let mut times = match known {
             Some(model) if everybody_knows => {
-                model.0.iter().flat_map(|curve| curve.0.iter().map(|point| point.1)).collect()
+                model.0.iter().flatten().flat_map(|curve| curve.0.iter().map(|point| point.1)).collect()
             }
             _ => self.measure_all()?,
         };
@@ -167,7 +179,7 @@ impl Group {
         // in different groups.
         times = self.agreed(&times, ReduceOp::Max)?;
         let mut times = times.into_iter();
-        let curves = Kind::ALL.map(|kind| Curve::new(self.sizes(kind).zip(times.by_ref())));
+        let curves = Kind::ALL.map(|kind| MANNERS.map(|_| Curve::new(self.sizes(kind).zip(times.by_ref()))));
         let model = Arc::new(Model(curves.into()));
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         known.get_or_insert_default().insert(key, model.clone());
@@ -188,15 +200,22 @@ impl Group {
     fn measure_all(&self) -> Result<Vec<f64>> {
         let mut times = Vec::new();
         for kind in Kind::ALL {
-            for bytes in self.sizes(kind) {
-                times.push(self.measure(kind, bytes)?);
+            let begin = times.len();
+            for next in MANNERS {
+                for (number, bytes) in self.sizes(kind).enumerate() {
+                    let time = match next {
+                        Next::GoesOn if bytes > LONGEST_HANDED_OVER => times[begin + number],
+                        _ => self.measure(kind, next, bytes)?,
+                    };
+                    times.push(time);
+                }
             }
         }
         Ok(times)
     }
 
     /// Microseconds of one operation.
-    fn measure(&self, kind: Kind, bytes: usize) -> Result<f64> {
+    fn measure(&self, kind: Kind, next: Next, bytes: usize) -> Result<f64> {
         let block = bytes / self.size();
         let mut scratch = Scratch::new(2 * bytes);
         let (input, output) = (scratch.view().slice(0..bytes), scratch.view().slice(bytes..2 * bytes));
@@ -218,13 +237,13 @@ impl Group {
             Kind::ReduceScatter => (Call::ReduceScatter(sum), &sent[..], own_received),
             Kind::AllToAll => (Call::AllToAll, &sent[..], &received[..]),
             Kind::Barrier => (Call::Barrier, &[][..], &[][..]),
-            // Each rank to the next.
-            Kind::Message => {
-                let result = self.median_time(bytes, || self.pass_on(input, output));
-                return self.kept(scratch, result);
-            }
+            Kind::Message => match self.message(input, output) {
+                Some((call, inputs, outputs)) => (call, inputs, outputs),
+                None => return self.kept(scratch, self.median_time(bytes, || Ok(()))),
+            },
         };
-        let result = self.median_time(bytes, || self.run(&Invocation::new(call, inputs, outputs)).map(drop));
+        let invocation = Invocation::new(call, inputs, outputs);
+        let result = self.median_time(bytes, || self.carry_out(&invocation, next));
         self.kept(scratch, result)
     }
 
@@ -236,36 +255,38 @@ impl Group {
         result
     }
 
-    /// A message to the next rank, and one from the rank before, with the last of the user's tags.
-    fn pass_on(&self, sent: &[View], received: &[View]) -> Result<()> {
-        let (rank, size, tag) = (self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()));
-        if size == 1 {
-            return Ok(());
-        }
-        let send = Call::Send { to: (rank + 1) % size, tag };
-        let receive = Call::Receive { from: Some((rank + size - 1) % size), tag };
-        let sending = self.start(&Invocation::new(send, sent, &[]), None, Next::GoesOn, |_| Ok(Box::new(Nobody)))?;
-        self.run(&Invocation::new(receive, &[], received))?;
-        match sending {
+    /// Issues an operation and waits for its end, in a manner of its own.
+    fn carry_out(&self, invocation: &Invocation<'_>, next: Next) -> Result<()> {
+        match self.start(invocation, None, next, |_| Ok(Box::new(Nobody)))? {
             Started::Ended { .. } => Ok(()),
-            Started::Pending(sending) => self.end_of(&sending).map(drop),
+            Started::Pending(operation) => self.end_of(&operation).map(drop),
         }
     }
 
+    /// This rank's part in a message from one rank of each pair to the other, with the last of the user's tags. The last of an
+    /// odd number of ranks has nobody.
+    fn message<'a>(&self, sent: &'a [View], received: &'a [View]) -> Option<(Call, &'a [View], &'a [View])> {
+        let (peer, tag) = (self.rank() ^ 1, self.reach.tag_max(self.transport.tag_max()));
+        match peer {
+            _ if peer >= self.size() => None,
+            _ if self.rank() < peer => Some((Call::Send { to: peer, tag }, sent, &[])),
+            _ => Some((Call::Receive { from: Some(peer), tag }, &[], received)),
+        }
+    }
+
+    /// Microseconds. Each time after a barrier: of operations back to back one begins while the one before still ends.
     fn median_time(&self, bytes: usize, once: impl Fn() -> Result<()>) -> Result<f64> {
-        let repetitions = (BYTES_PER_MEASUREMENT / bytes).clamp(*REPETITIONS.start(), *REPETITIONS.end());
+        let count = (BYTES / bytes).clamp(*MEASUREMENTS.start(), *MEASUREMENTS.end());
         let mut times = Vec::new();
         once()?;
-        for _ in 0..MEASUREMENTS {
+        for _ in 0..count {
             self.run(&Invocation::new(Call::Barrier, &[], &[]))?;
             let start = Instant::now();
-            for _ in 0..repetitions {
-                once()?;
-            }
-            times.push(start.elapsed().as_secs_f64() * 1e6 / repetitions as f64);
+            once()?;
+            times.push(start.elapsed().as_secs_f64() * 1e6);
         }
         times.sort_by(f64::total_cmp);
-        Ok(times[MEASUREMENTS / 2])
+        Ok(times[count / 2])
     }
 
     /// The reduction of all ranks' numbers.

@@ -1,5 +1,7 @@
 """Several groups: subgroups, overlapping ones, members only, DeviceMesh, object collectives, names."""
 
+from pathlib import Path
+
 import torch
 import torch.distributed as dist
 from multirank import multirank
@@ -25,6 +27,34 @@ def test_every_pair(ctx):
             assert total(group, ctx.rank) == sum(pair)
         else:
             assert group == NON_MEMBER
+
+
+def memory_of_all_ranks(ctx):
+    """KiB; what several ranks share counts once."""
+    (line,) = [line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]
+    return total(ctx.group, int(line.split()[1]))
+
+
+@multirank(4, limit=120.0, gloo=False)
+def test_64_groups_take_less_than_a_gibibyte(ctx):
+    tensors = [torch.ones(count) for count in (1, 1 << 10, 1 << 20)]
+    outputs = [torch.empty(count * ctx.size) for count in (1, 1 << 10, 1 << 20)]
+    before = memory_of_all_ranks(ctx)
+    groups = [ctx.new_group() for _ in range(64)]
+    for group in groups:
+        for tensor, output in zip(tensors, outputs, strict=True):
+            dist.all_reduce(tensor.fill_(1), group=group)
+            assert tensor[-1] == ctx.size
+            dist.all_gather_into_tensor(output, tensor, group=group)
+            assert output[-1] == ctx.size
+        peer = ctx.rank ^ 1
+        works = [
+            dist.isend(tensors[1], peer, group=group),
+            dist.irecv(outputs[1][: tensors[1].numel()], peer, group=group),
+        ]
+        for work in works:
+            work.wait()
+    assert memory_of_all_ranks(ctx) - before < 1 << 20
 
 
 @multirank(1, 2, 4)
