@@ -17,6 +17,14 @@ from processes import REPOSITORY, Job, launcher
 
 # torch reports the name of every plugin as "custom" in the data that this test looks at.
 EXCEPTED = "^test_ddp_logging_data_cpu$"
+# The kinds of runs: how a baseline's name ends, and what the harness is told.
+KINDS = {
+    "plain": ("", ()),
+    # Also the tests that ask for GPUs.
+    "accel": ("_accel", ("--cpu-as-accelerator",)),
+    # Those that only NCCL would run.
+    "nccl": ("_nccl", ("--cpu-as-accelerator", "--persona", "nccl")),
+}
 # Gloo fails these, a backend that takes lists of different sizes must not.
 REQUIRED = "test_all_to_all"
 
@@ -53,16 +61,19 @@ class Result:
         return lines
 
 
-def run(harness, log, ranks, accelerator=False, pattern="", limit=3600.0, batch=25, follow=False):
+def run(harness, log, ranks, kind="plain", pattern="", limit=3600.0, batch=25, follow=False):
     """Runs the harness on that many ranks and compares with Gloo's baseline."""
     report = Path(log).with_suffix(".json")
-    baseline = harness / f"gloo_w{ranks}{'_accel' if accelerator else ''}.json"
+    suffix, arguments = KINDS[kind]
+    baseline = harness / f"gloo_w{ranks}{suffix}.json"
+    if kind == "nccl":
+        arguments = (*arguments, "--skipped-in", str(harness / f"gloo_w{ranks}_accel.json"))
     command = [
         *(sys.executable, str(harness / "conformance.py"), "--backend", "rmpi", "--world-size", str(ranks)),
         # The harness appends the interpreter and its own script.
         *("--launcher", "mpirun", "--mpirun", shlex.join([*launcher(ranks), "--no-python", "--"])),
         *("--batch", str(batch), "--json", str(report), "--exclude", EXCEPTED),
-        *(["--cpu-as-accelerator"] if accelerator else []),
+        *arguments,
     ]
     # What is not run would count as worse than the baseline.
     base = json.loads(baseline.read_text())

@@ -1,6 +1,6 @@
 """Runs all of PyTorch's own distributed tests on this backend and compares with Gloo's baselines.
 
-python tests/python/conformance_full.py [--ranks 2,3,4] [--kinds plain,accel] [--filter REGEX] [--out FOLDER]
+python tests/python/conformance_full.py [--ranks 2,3,4] [--kinds plain,accel,nccl] [--filter REGEX] [--out FOLDER]
 """
 
 import argparse
@@ -15,7 +15,11 @@ import conformance
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", default="2,3,4", help="numbers of ranks")
-    parser.add_argument("--kinds", default="plain,accel", help="plain; accel: also the tests that ask for GPUs")
+    parser.add_argument(
+        "--kinds",
+        default="plain,accel,nccl",
+        help="plain; accel: also the tests that ask for GPUs; nccl: those that only NCCL would run",
+    )
     parser.add_argument("--filter", default="", help="regular expression on names of tests")
     parser.add_argument("--out", type=Path, help="folder for logs and reports (default: a new temporary one)")
     parser.add_argument("--batch", type=int, default=25, help="tests for each set of processes")
@@ -29,10 +33,9 @@ def main():
     for kind in options.kinds.split(","):
         for ranks in map(int, options.ranks.split(",")):
             begun = time.monotonic()
-            accelerator = kind == "accel"
-            log = out / f"w{ranks}{'_accel' if accelerator else ''}.log"
+            log = out / f"w{ranks}_{kind}.log"
             result = conformance.run(
-                harness, log, ranks, accelerator, options.filter, batch=options.batch, limit=7200, follow=True
+                harness, log, ranks, kind, options.filter, batch=options.batch, limit=7200, follow=True
             )
             rows.append((kind, ranks, result, time.monotonic() - begun))
     print(f"\nreports: {out}")
