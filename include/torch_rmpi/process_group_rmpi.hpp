@@ -295,7 +295,7 @@ class RMPI_API ProcessGroupRMPI : public c10d::Backend {
   /// their values, and each Work has ended when it is returned. endTimeEstimate gives the sum of the times from call to
   /// end, in microseconds; sums of several groups, or of operations that run side by side, are the caller's affair. The
   /// first startTimeEstimate of a group is collective: every rank calls it, in the order of collectives, and unless the
-  /// process knows a group of this kind already it measures, for about as long as some thousand short collectives.
+  /// process knows a group of this kind already it measures, which takes about a second on one node.
   bool supportsTimeEstimation() const override;
   void startTimeEstimate() TORCH_RMPI_OVERRIDE_SINCE_2_15;
   float endTimeEstimate() TORCH_RMPI_OVERRIDE_SINCE_2_15;

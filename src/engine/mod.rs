@@ -67,6 +67,8 @@ pub struct Engine {
     background: background::Threads,
     /// The process is about to end: nothing that users attached may run any more.
     leaving: AtomicBool,
+    /// The process has ended its communication. Written while nobody drives.
+    closed: AtomicBool,
     owner: Owner,
 }
 
@@ -90,6 +92,7 @@ pub fn engine() -> Result<&'static Engine> {
             sidelined: AtomicUsize::new(0),
             background: background::Threads::default(),
             leaving: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             owner: Owner::current(),
         }
     });
@@ -170,8 +173,9 @@ impl Engine {
 
     /// Runs `finalize`, which learns whether an operation has failed, and drives nothing from then on.
     fn close<T>(&self, finalize: impl FnOnce(bool) -> T) -> T {
-        let mut progress = self.lock();
-        progress.closed = true;
+        let progress = self.lock();
+        // Relaxed: whoever drives reads it under the lock, and any other thread races with the end of the process.
+        self.closed.store(true, Ordering::Relaxed);
         finalize(progress.has_failed)
     }
 
@@ -182,7 +186,7 @@ impl Engine {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        if progress.closed {
+        if self.is_closed() {
             return Some(Turn { moved: false, rest: None });
         }
         let mut ended = Vec::new();
@@ -259,7 +263,7 @@ impl Engine {
 
     /// Whether it drives nothing any more, as the process has ended its communication.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.load(Ordering::Relaxed)
     }
 
     fn has_retained(&self) -> bool {

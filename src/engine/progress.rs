@@ -88,8 +88,6 @@ pub(super) struct Progress {
     pub has_failed: bool,
     /// An operation that peers may count on was given up at the process's end.
     pub has_lost: bool,
-    /// The process has ended its communication.
-    pub closed: bool,
 }
 
 impl Progress {

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 
 use super::issue::Nobody;
+use super::reach::Reach;
 use super::{Call, Group, Invocation, Next, Started, check};
 use crate::error::Result;
 use crate::memory::{Scratch, View};
@@ -18,8 +19,13 @@ static KNOWN: Mutex<Option<HashMap<String, Arc<Model>>>> = Mutex::new(None);
 
 /// Sizes in bytes at which operations are measured: on each of a group's ways to carry them out.
 const SIZES: [usize; 9] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20];
-/// Groups of more ranks leave out the largest size: together they would take too much memory.
+/// Groups of more ranks on one node leave out the largest size: together they would take too much memory.
 const RANKS_FOR_ALL_SIZES: usize = 8;
+/// Groups over a network are not measured with more: it may be slow.
+const LONGEST_OVER_NETWORK: usize = 4 << 20;
+/// How long an operation that is measured may take, at least: longer than a timeout that is meant for small ones.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const PAGE: usize = 4096;
 /// An operation of more bytes takes as long, whoever drives it.
 const LONGEST_HANDED_OVER: usize = 1 << 20;
 /// How often each operation is measured, of which the median counts: at least and at most, and in between so that about so
@@ -143,7 +149,7 @@ pub(super) struct Estimates(OnceCell<Arc<Model>>);
 
 impl Group {
     /// Makes [`Group::estimate`] possible. Every rank calls it, in the order of collectives; the first time a group of this
-    /// kind does it measures, which takes as long as some thousand collectives. Later calls return at once.
+    /// kind does it measures, which takes about a second on one node. Later calls return at once.
     pub fn prepare_estimates(&self) -> Result<()> {
         self.estimates.0.get_or_try_init(|| self.agreed_model()).map(drop)
     }
@@ -154,8 +160,8 @@ impl Group {
     }
 
     /// How long an operation would take from its call to its end, in microseconds, if all ranks called it at once, and waited
-    /// for it then. Nothing moves. `None` before [`Group::prepare_estimates`]. The same on all ranks if their memory is of the
-    /// same length.
+    /// for it then: in the same call, or, unless it is [`Next::Waits`], in one of its own. Nothing moves. `None` before
+    /// [`Group::prepare_estimates`]. The same on all ranks if their memory is of the same length.
     pub fn estimate(&self, invocation: &Invocation<'_>, next: Next) -> Result<Option<f64>> {
         check::check(invocation, self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()))?;
         let kind = Kind::of(invocation.call);
@@ -189,10 +195,11 @@ impl Group {
     /// The sizes at which it is measured, in bytes: whole blocks for all ranks.
     fn sizes(&self, kind: Kind) -> impl Iterator<Item = usize> + use<> {
         let size = self.size();
-        let count = match kind {
-            Kind::Barrier => 1,
-            _ if size > RANKS_FOR_ALL_SIZES => SIZES.len() - 1,
-            _ => SIZES.len(),
+        let count = match (kind, &self.reach) {
+            (Kind::Barrier, _) => 1,
+            (_, Reach::Node(_)) if size <= RANKS_FOR_ALL_SIZES => SIZES.len(),
+            (_, Reach::Node(_)) => SIZES.len() - 1,
+            _ => SIZES.iter().filter(|&&bytes| bytes <= LONGEST_OVER_NETWORK).count(),
         };
         SIZES.into_iter().take(count).map(move |bytes| in_blocks(bytes, size))
     }
@@ -204,7 +211,7 @@ impl Group {
             for next in MANNERS {
                 for (number, bytes) in self.sizes(kind).enumerate() {
                     let time = match next {
-                        Next::GoesOn if bytes > LONGEST_HANDED_OVER => times[begin + number],
+                        Next::GoesOn if SIZES[number] > LONGEST_HANDED_OVER => times[begin + number],
                         _ => self.measure(kind, next, bytes)?,
                     };
                     times.push(time);
@@ -218,6 +225,10 @@ impl Group {
     fn measure(&self, kind: Kind, next: Next, bytes: usize) -> Result<f64> {
         let block = bytes / self.size();
         let mut scratch = Scratch::new(2 * bytes);
+        // Pages that were never written are all the same memory, and faster to read.
+        for page in (0..2 * bytes).step_by(PAGE) {
+            scratch.view().slice(page..page + 1).write(&[0]);
+        }
         let (input, output) = (scratch.view().slice(0..bytes), scratch.view().slice(bytes..2 * bytes));
         let blocks =
             |view: View| (0..self.size()).map(|rank| view.slice(rank * block..(rank + 1) * block)).collect::<Vec<_>>();
@@ -257,20 +268,23 @@ impl Group {
 
     /// Issues an operation and waits for its end, in a manner of its own.
     fn carry_out(&self, invocation: &Invocation<'_>, next: Next) -> Result<()> {
-        match self.start(invocation, None, next, |_| Ok(Box::new(Nobody)))? {
+        match self.start(invocation, Some(self.timeout().max(TIMEOUT)), next, |_| Ok(Box::new(Nobody)))? {
             Started::Ended { .. } => Ok(()),
             Started::Pending(operation) => self.end_of(&operation).map(drop),
         }
     }
 
-    /// This rank's part in a message from one rank of each pair to the other, with the last of the user's tags. The last of an
-    /// odd number of ranks has nobody.
+    /// This rank's part in a message from each rank of the first half to one of the second, which is on another node if there
+    /// are several, with the last of the user's tags. The last of an odd number of ranks has nobody.
     fn message<'a>(&self, sent: &'a [View], received: &'a [View]) -> Option<(Call, &'a [View], &'a [View])> {
-        let (peer, tag) = (self.rank() ^ 1, self.reach.tag_max(self.transport.tag_max()));
-        match peer {
-            _ if peer >= self.size() => None,
-            _ if self.rank() < peer => Some((Call::Send { to: peer, tag }, sent, &[])),
-            _ => Some((Call::Receive { from: Some(peer), tag }, &[], received)),
+        let (rank, half) = (self.rank(), self.size() / 2);
+        let tag = self.reach.tag_max(self.transport.tag_max());
+        if rank < half {
+            Some((Call::Send { to: rank + half, tag }, sent, &[]))
+        } else if rank < 2 * half {
+            Some((Call::Receive { from: Some(rank - half), tag }, &[], received))
+        } else {
+            None
         }
     }
 
@@ -280,7 +294,7 @@ impl Group {
         let mut times = Vec::new();
         once()?;
         for _ in 0..count {
-            self.run(&Invocation::new(Call::Barrier, &[], &[]))?;
+            self.carry_out(&Invocation::new(Call::Barrier, &[], &[]), Next::Waits)?;
             let start = Instant::now();
             once()?;
             times.push(start.elapsed().as_secs_f64() * 1e6);

@@ -164,7 +164,7 @@ impl Group {
     fn admit<'a>(&'a self, invocation: &'a Invocation<'a>, timeout: Option<Duration>) -> Result<Place<'a>> {
         let engine = engine()?;
         self.check()?;
-        if self.shared_for(&invocation.call).is_none() && mpi::is_finalized() {
+        if engine.is_closed() || self.shared_for(&invocation.call).is_none() && mpi::is_finalized() {
             return Err(Error::Unavailable("MPI was finalized already: nothing can be communicated".to_owned()));
         }
         check::check(invocation, self.rank(), self.size(), self.reach.tag_max(self.transport.tag_max()))?;

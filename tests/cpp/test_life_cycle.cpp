@@ -2,11 +2,46 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <string>
+
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include "harness.hpp"
 
 using namespace test;
+
+namespace {
+
+/// Uses a group when the process has ended its communication: made before main(), so destroyed after that.
+struct LateCaller {
+  c10::intrusive_ptr<Group> group;
+
+  ~LateCaller() {
+    if (!group) return;
+    try {
+      group->barrier();
+    } catch (const c10::Error& error) {
+      const std::string text = error.what();
+      (void)group.release();
+      if (text.find("finalized") != std::string::npos) return;
+      std::fprintf(stderr, "a late call has failed in another way: %s\n", text.c_str());
+      _exit(3);
+    }
+    std::fputs("a late call was carried out\n", stderr);
+    _exit(3);
+  }
+};
+
+LateCaller late_caller;
+
+}  // namespace
+
+RMPI_TEST(life_cycle, a_call_at_the_end_of_the_process_is_refused) {
+  // What it does is seen in the exit status of this program.
+  late_caller.group = context.make_group();
+  late_caller.group->barrier()->wait();
+}
 
 RMPI_TEST(life_cycle, names_and_options) {
   CHECK_TRUE(!rmpi::version().empty());

@@ -1,5 +1,6 @@
 """dist.all_reduce: sums of many sizes, the same bits on all ranks, one rounding for half types, sparse tensors."""
 
+import pytest
 import torch
 import torch.distributed as dist
 from multirank import multirank
@@ -108,3 +109,21 @@ def test_sparse_with_nothing_on_some_ranks(ctx):
     tensor = torch.sparse_coo_tensor(torch.zeros(1, count, dtype=torch.int64), torch.ones(count), (4,))
     dist.all_reduce(tensor, group=ctx.group)
     assert torch.equal(tensor.to_dense(), torch.tensor([ctx.size - 1.0, 0, 0, 0]))
+
+
+@multirank(2, 3, gloo=False)
+def test_sparse_tensors_that_do_not_fit(ctx):
+    """An error on every rank, and nothing moves: shapes, dtypes and what is sparse of them have to be the same."""
+    zero = torch.zeros(1, 1, dtype=torch.int64)
+    last = ctx.rank == ctx.size - 1
+    for tensor in (
+        torch.sparse_coo_tensor(zero, torch.ones(1), (5 if last else 4,)),
+        torch.sparse_coo_tensor(zero, torch.ones(1, dtype=torch.int32 if last else torch.float32), (4,)),
+        torch.sparse_coo_tensor(zero.expand(2, 1), torch.ones(1), (4, 4))
+        if last
+        else torch.sparse_coo_tensor(zero, torch.ones(1, 4), (4, 4)),
+    ):
+        before = tensor.to_dense()
+        with pytest.raises(ValueError, match="differ in shape, dtype or number of sparse dimensions"):
+            dist.all_reduce(tensor, group=ctx.group)
+        assert torch.equal(tensor.to_dense(), before)

@@ -1,6 +1,7 @@
 """Several operations as one: all_reduce_coalesced, the coalescing manager, start and end of coalescing."""
 
 import weakref
+from datetime import timedelta
 
 import pytest
 import torch
@@ -30,6 +31,29 @@ def test_all_reduce_coalesced(ctx):
     ctx.group.allreduce_coalesced(tensors).wait()
     for tensor, count in zip(tensors, counts, strict=True):
         assert torch.equal(tensor, summed(ctx, count))
+
+
+@multirank(2, gloo=False)
+def test_results_of_a_batch_are_those_of_its_members(ctx):
+    tensors = [given(ctx.rank, count) for count in (3, 500)]
+    work = ctx.group.allreduce_coalesced(tensors)
+    future = work.get_future()
+    work.wait()
+    for results in (work.result(), future.wait()):
+        assert [result.data_ptr() for result in results] == [tensor.data_ptr() for tensor in tensors]
+
+
+@multirank(2, gloo=False)
+def test_a_batch_fails_with_its_member(ctx):
+    group = ctx.new_group(timeout=timedelta(milliseconds=500))
+    if ctx.rank == 0:
+        work = group.allreduce_coalesced([torch.ones(1), torch.ones(2)])
+        with pytest.raises(dist.DistBackendError, match="all_reduce"):
+            work.wait()
+        assert not work.is_success()
+        with pytest.raises(dist.DistBackendError, match="all_reduce"):
+            raise work.exception()
+    ctx.exchange()
 
 
 @multirank(2, 4)

@@ -48,6 +48,23 @@ def test_every_operation_has_one_and_all_ranks_the_same(ctx):
 
 
 @multirank(2, gloo=False)
+def test_of_several_operations_the_sum(ctx):
+    function = operations(ctx, 1 << 10)["broadcast"]
+    once = estimated(ctx.group, function)
+    assert estimated(ctx.group, lambda: [function() for _ in range(3)]) == pytest.approx(3 * once)
+
+
+@multirank(1, 3, gloo=False)
+def test_of_a_message_where_a_rank_has_no_partner(ctx):
+    def operations():
+        dist.all_reduce(torch.ones(100), group=ctx.group)
+        if ctx.size > 1:
+            dist.send(torch.ones(100), (ctx.rank + 1) % ctx.size, group=ctx.group)
+
+    assert ctx.same(estimated(ctx.group, operations)) > 0
+
+
+@multirank(2, gloo=False)
 def test_nothing_moves(ctx):
     tensor = torch.full((10,), float(ctx.rank))
     dist.barrier(ctx.group)
