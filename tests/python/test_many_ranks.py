@@ -1,12 +1,10 @@
 """16 ranks, far more than most machines that run tests have cores: every operation is right, and so are subgroups."""
 
-import ctypes
-import os
-
 import torch
 import torch.distributed as dist
 from multirank import multirank
 from references import OPS, any_bits, assert_reduced, assert_same_bits, bits, values
+from scripts import run_well
 
 RANKS = 16
 # One element; one slot; several slots, and not a whole number of them.
@@ -194,21 +192,35 @@ def test_subgroups(ctx):
             assert_reduced(tensors[index], [values(torch.float32, count, 58, rank, index) for rank in ranks], "SUM")
 
 
-@multirank(4, gloo=False)
-def test_ranks_spread_over_the_cores_and_are_not_bound(ctx):
-    """Four ranks that may use two cores, on a machine that does nothing else meanwhile."""
-    core = ctypes.CDLL(None).sched_getcpu
-    before = os.sched_getaffinity(0)
-    allowed = set(sorted(before)[:2])
-    os.sched_setaffinity(0, allowed)
-    try:
-        group = ctx.new_group()
-        tensor, seen = torch.zeros(1), []
-        for _ in range(6000):
-            dist.all_reduce(tensor, group=group)
-            seen.append(core())
-        place = sorted(allowed)[ctx.rank % len(allowed)]
-        assert 2 * seen.count(place) > len(seen)
-        assert os.sched_getaffinity(0) == allowed
-    finally:
-        os.sched_setaffinity(0, before)
+def test_ranks_spread_over_the_cores_and_are_not_bound(tmp_path):
+    """Four ranks that may use two cores."""
+    ended = run_well(
+        tmp_path,
+        """
+        import ctypes
+        import os
+        import torch
+        import torch.distributed as dist
+
+        allowed = set(sorted(os.sched_getaffinity(0))[:2])
+        os.sched_setaffinity(0, allowed)
+        dist.init_process_group("rmpi", init_method="mpi://")
+        core = ctypes.CDLL(None).sched_getcpu
+        place = sorted(allowed)[dist.get_rank() % len(allowed)]
+        there, tries = torch.zeros(1), 0
+        # Another job on these cores moves ranks, too: all of them have to be there at the same time, once.
+        while not there and tries < 8:
+            tensor, seen = torch.zeros(1), []
+            for _ in range(3000):
+                dist.all_reduce(tensor)
+                seen.append(core())
+            there.fill_(2 * seen.count(place) > len(seen))
+            dist.all_reduce(there, dist.ReduceOp.MIN)
+            tries += 1
+        print("THERE", bool(there))
+        print("ALLOWED", os.sched_getaffinity(0) == allowed)
+        dist.destroy_process_group()
+        """,
+        ranks=4,
+    )
+    assert ended.printed("THERE") == ended.printed("ALLOWED") == ["True"] * 4, ended.output
