@@ -35,7 +35,7 @@ STATE := $(VENV)/.torch-rmpi
 SOURCES = $(shell find Cargo.toml Cargo.lock build.rs cbindgen.toml CMakeLists.txt pyproject.toml README.md \
             src cpp cmake include python -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help demo build test conformance stress soak break-shim bench bench-rust test-rust test-models test-cpp test-python lint fmt docs \
+.PHONY: help demo build test conformance stress soak break-shim mutants bench bench-rust test-rust test-models test-cpp test-python lint fmt docs \
     surface clean distclean check FORCE
 
 help:
@@ -49,6 +49,7 @@ help:
 	@echo "make conformance  PyTorch's own distributed tests, beside Gloo's results; make stress: the multi-rank tests under load"
 	@echo "make soak       random operations on 4 ranks for half an hour, each checked; ARGS=\"--minutes 5 --seed 2\""
 	@echo "make break-shim  breaks the C++ shim in one place after another: tests have to notice"
+	@echo "make mutants    changes the Rust core in one place after another; ARGS=\"--shard 0/8 collective\""
 	@echo "make docs       the documentation of the Rust core"
 	@echo "make surface    docs/surface.md: torch's virtual functions, ours over them, and their tests"
 	@echo "make clean      remove what was built; make distclean: $(VENV) too"
@@ -80,6 +81,10 @@ stress: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 # Breaks the C++ shim in one place after another, and sees to it that tests notice.
 break-shim: $(STATE)/installed $(STATE)/demo $(STATE)/dev
 	@"$(VENV)/bin/python" tests/python/breaking_edits.py $(ARGS)
+
+# Changes the Rust core in one place after another. With a target folder of its own: it compiles something else all the time.
+mutants: $(STATE)/environment
+	@"$(VENV)/bin/python" tests/rust/mutants.py $(ARGS)
 
 # Random operations on 4 ranks, each checked, while memory, threads and descriptors are watched.
 soak: $(STATE)/installed $(STATE)/demo $(STATE)/dev

@@ -79,6 +79,7 @@ def measure(
     """Measures each case with each backend that can; about `seconds` for each of them. All ranks call it."""
     progress.expect(sum(groups.offers(name, op) for op, _, _ in wanted for name in available) * rounds)
     measured = []
+    timing.settle()
     for op, dtype, size in wanted:
         progress.text = f"{op} {dtype} {results.human(size)}"
         able = steps(op, dtype, size, available)

@@ -13,6 +13,16 @@ from torch_rmpi.bench.operations import Step
 
 _WARM_UP = 3
 _FEWEST, _MOST = 2, 5_000
+#: Seconds of calls before anything counts: cores that have been idle often take half as long again, for 0.1 s or more.
+_SETTLING = 1.0
+
+
+def settle() -> None:
+    """Keeps all ranks busy, until their cores are as fast as they will be. All ranks call it."""
+    until, over = time.perf_counter() + _SETTLING, torch.tensor(False)
+    while not over:
+        over.fill_(time.perf_counter() >= until)
+        dist.all_reduce(over, dist.ReduceOp.MAX)
 
 
 def slowest(durations: list[int]) -> list[int]:
