@@ -77,24 +77,7 @@ pub fn engine() -> Result<&'static Engine> {
     let engine = ENGINE.get_or_init(|| {
         crate::logging::start();
         exit::register();
-        Engine {
-            progress: Mutex::default(),
-            inbox: Mutex::default(),
-            untold: Mutex::default(),
-            bell: Bell::new(),
-            pending: AtomicUsize::new(0),
-            services: AtomicUsize::new(0),
-            unfinished: AtomicUsize::new(0),
-            queued: AtomicUsize::new(0),
-            telling: AtomicUsize::new(0),
-            retained: AtomicUsize::new(0),
-            waiters: AtomicUsize::new(0),
-            sidelined: AtomicUsize::new(0),
-            background: background::Threads::default(),
-            leaving: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            owner: Owner::current(),
-        }
+        Engine::new()
     });
     if engine.is_foreign() {
         return Err(forked());
@@ -114,6 +97,28 @@ pub(crate) fn existing() -> Option<&'static Engine> {
 }
 
 impl Engine {
+    /// One that nothing is told of at the end of the process.
+    fn new() -> Self {
+        Engine {
+            progress: Mutex::default(),
+            inbox: Mutex::default(),
+            untold: Mutex::default(),
+            bell: Bell::new(),
+            pending: AtomicUsize::new(0),
+            services: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            telling: AtomicUsize::new(0),
+            retained: AtomicUsize::new(0),
+            waiters: AtomicUsize::new(0),
+            sidelined: AtomicUsize::new(0),
+            background: background::Threads::default(),
+            leaving: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            owner: Owner::current(),
+        }
+    }
+
     /// Hands over an operation. Runs nothing: [`Engine::begin`] or [`Engine::wait`] comes next.
     pub fn submit(&self, task: Task) {
         // Relaxed: the inbox's lock orders it before whoever takes the task.

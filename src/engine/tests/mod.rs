@@ -1,4 +1,6 @@
-//! The engine with schedules that need no network.
+//! The engine with schedules that need no network. Each test has one of its own: nobody else drives there.
+
+mod turns;
 
 use std::future::{pending, poll_fn, ready};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,6 +47,10 @@ impl Drop for Teller {
     }
 }
 
+fn new_engine() -> &'static Engine {
+    Box::leak(Box::new(Engine::new()))
+}
+
 fn lane(name: &str) -> Arc<Lane> {
     Arc::new(Lane::new(name.to_owned(), 0))
 }
@@ -61,15 +67,15 @@ fn given(name: &'static str, schedule: impl Future<Output = Result<Outcome>> + S
     Given { name, order: Order::InLane, timeout: LONG, schedule: Box::pin(schedule), outstanding: Arc::default() }
 }
 
-fn hand_over(task: Task, waits: bool) {
+fn hand_over(engine: &'static Engine, task: Task, waits: bool) {
     let operation = task.operation.clone();
-    engine().unwrap().submit(task);
+    engine.submit(task);
     if !waits {
-        engine().unwrap().begin(&operation);
+        engine.begin(&operation);
     }
 }
 
-fn submit(lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {
+fn submit(engine: &'static Engine, lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {
     let Given { name, order, timeout, schedule, outstanding } = given;
     let operation = Operation::new(name, None, lane.clone(), 0, timeout);
     let completion = Box::new(Teller { name, story: story.clone() });
@@ -82,12 +88,12 @@ fn submit(lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {
         witness: None,
         on_failure: OnFailure::FailLane,
     };
-    hand_over(task, true);
+    hand_over(engine, task, true);
     operation
 }
 
-fn wait(operation: &Operation) {
-    assert!(engine().unwrap().wait(operation, Some(LONG)));
+fn wait(engine: &'static Engine, operation: &Operation) {
+    assert!(engine.wait(operation, Some(LONG)));
 }
 
 fn until(condition: impl Fn() -> bool) {
@@ -104,10 +110,12 @@ fn story_of(story: &Story, name: &str) -> Vec<String> {
 
 #[test]
 fn ordered_operations_run_one_after_the_other() {
+    let engine = new_engine();
     let (lane, story) = (lane("order"), Story::default());
     let open = Arc::new(AtomicBool::new(false));
     let gate = open.clone();
     let first = submit(
+        engine,
         &lane,
         &story,
         given(
@@ -119,22 +127,24 @@ fn ordered_operations_run_one_after_the_other() {
             ),
         ),
     );
-    let second = submit(&lane, &story, given("second", ready(Ok(Outcome::default()))));
-    let free = submit(&lane, &story, Given { order: Order::Free, ..given("free", ready(Ok(Outcome::default()))) });
-    wait(&free);
-    assert!(!engine().unwrap().wait(&second, Some(SHORT)), "the second has overtaken the first");
+    let second = submit(engine, &lane, &story, given("second", ready(Ok(Outcome::default()))));
+    let free =
+        submit(engine, &lane, &story, Given { order: Order::Free, ..given("free", ready(Ok(Outcome::default()))) });
+    wait(engine, &free);
+    assert!(!engine.wait(&second, Some(SHORT)), "the second has overtaken the first");
     open.store(true, Ordering::SeqCst);
-    wait(&second);
+    wait(engine, &second);
     assert!(first.is_done());
     assert_eq!(story_of(&story, "first")[0], "first finished");
 }
 
 #[test]
 fn a_deadline_ends_the_operation_and_its_lane() {
+    let engine = new_engine();
     let (lane, story) = (lane("deadline"), Story::default());
-    let stuck = submit(&lane, &story, Given { timeout: SHORT, ..given("stuck", pending()) });
-    let next = submit(&lane, &story, given("next", ready(Ok(Outcome::default()))));
-    wait(&next);
+    let stuck = submit(engine, &lane, &story, Given { timeout: SHORT, ..given("stuck", pending()) });
+    let next = submit(engine, &lane, &story, given("next", ready(Ok(Outcome::default()))));
+    wait(engine, &next);
     assert!(stuck.result().unwrap().as_ref().unwrap_err().to_string().contains("Timed out waiting 20ms"));
     assert!(next.result().unwrap().as_ref().unwrap_err().to_string().contains("can no longer be used"));
     assert!(lane.check().is_err());
@@ -142,28 +152,32 @@ fn a_deadline_ends_the_operation_and_its_lane() {
 
 #[test]
 fn a_deadline_counts_in_the_queue_too() {
+    let engine = new_engine();
     let (lane, story) = (lane("queue"), Story::default());
-    let running = submit(&lane, &story, given("running", pending()));
-    let queued = submit(&lane, &story, Given { timeout: SHORT, ..given("queued", ready(Ok(Outcome::default()))) });
-    wait(&queued);
+    let running = submit(engine, &lane, &story, given("running", pending()));
+    let queued =
+        submit(engine, &lane, &story, Given { timeout: SHORT, ..given("queued", ready(Ok(Outcome::default()))) });
+    wait(engine, &queued);
     assert!(queued.result().unwrap().as_ref().unwrap_err().to_string().contains("Timed out"));
     assert!(!running.is_done());
-    engine().unwrap().end_lane(&lane, "end of the test");
-    wait(&running);
+    engine.end_lane(&lane, "end of the test");
+    wait(engine, &running);
 }
 
 #[test]
 fn a_panic_in_a_schedule_is_an_error_of_that_operation() {
+    let engine = new_engine();
     let (lane, story) = (lane("panic"), Story::default());
-    let operation = submit(&lane, &story, given("panicking", poll_fn(|_| panic!("a defect"))));
-    wait(&operation);
+    let operation = submit(engine, &lane, &story, given("panicking", poll_fn(|_| panic!("a defect"))));
+    wait(engine, &operation);
     assert!(operation.result().unwrap().as_ref().unwrap_err().to_string().contains("a defect"));
-    let other = submit(&self::lane("other"), &story, given("other", ready(Ok(Outcome::default()))));
-    wait(&other);
+    let other = submit(engine, &self::lane("other"), &story, given("other", ready(Ok(Outcome::default()))));
+    wait(engine, &other);
 }
 
 #[test]
 fn an_operation_that_nobody_waits_for_completes() {
+    let engine = new_engine();
     let (lane, story) = (lane("background"), Story::default());
     let polls = AtomicUsize::new(0);
     let schedule = poll_fn(move |_| match polls.fetch_add(1, Ordering::SeqCst) {
@@ -181,7 +195,7 @@ fn an_operation_that_nobody_waits_for_completes() {
         witness: None,
         on_failure: OnFailure::FailLane,
     };
-    hand_over(task, false);
+    hand_over(engine, task, false);
     until(|| story_of(&story, "alone").len() == 3);
     assert_eq!(lane.pending(), 0);
     assert_eq!(story_of(&story, "alone"), ["alone finished", "alone announced", "alone dropped"]);
@@ -200,6 +214,7 @@ impl Request for Held {
 
 #[test]
 fn memory_is_kept_until_the_transport_gives_it_back() {
+    let engine = new_engine();
     let (lane, story) = (lane("memory"), Story::default());
     let released = Arc::new(AtomicBool::new(false));
     let outstanding = Arc::new(Outstanding::default());
@@ -209,8 +224,8 @@ fn memory_is_kept_until_the_transport_gives_it_back() {
         Ok(Outcome::default())
     };
     let held = given("held", schedule);
-    let operation = submit(&lane, &story, Given { timeout: SHORT, outstanding, ..held });
-    wait(&operation);
+    let operation = submit(engine, &lane, &story, Given { timeout: SHORT, outstanding, ..held });
+    wait(engine, &operation);
     // Waiters go on before callbacks have run.
     until(|| story_of(&story, "held").len() == 2);
     let told = story_of(&story, "held");
@@ -218,12 +233,13 @@ fn memory_is_kept_until_the_transport_gives_it_back() {
     assert_eq!(told[1..], ["held announced"], "the completion owns memory that a message still uses");
     assert_eq!(lane.pending(), 1);
     released.store(true, Ordering::SeqCst);
-    assert!(engine().unwrap().quiesce(&lane, LONG));
+    assert!(engine.quiesce(&lane, LONG));
     assert_eq!(story_of(&story, "held").last().unwrap(), "held dropped");
 }
 
 /// A callback that waits for another operation.
 struct WaitsFor {
+    engine: &'static Engine,
     other: Arc<Mutex<Option<Arc<Operation>>>>,
     waited: Arc<AtomicBool>,
 }
@@ -233,16 +249,17 @@ impl Completion for WaitsFor {
 
     fn announce(&mut self) {
         let other = self.other.lock().unwrap().take().unwrap();
-        self.waited.store(engine().unwrap().wait(&other, Some(LONG)), Ordering::SeqCst);
+        self.waited.store(self.engine.wait(&other, Some(LONG)), Ordering::SeqCst);
     }
 }
 
 #[test]
 fn a_callback_may_wait_for_an_operation_that_ended_in_the_same_turn() {
+    let engine = new_engine();
     let lane = lane("together");
     let (other, waited) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
     let first = Operation::new("first", None, lane.clone(), 0, LONG);
-    let completion = Box::new(WaitsFor { other: other.clone(), waited: waited.clone() });
+    let completion = Box::new(WaitsFor { engine, other: other.clone(), waited: waited.clone() });
     let gate = Arc::new(AtomicBool::new(false));
     let until_open = |gate: Arc<AtomicBool>| {
         poll_fn(move |_| if gate.load(Ordering::SeqCst) { Poll::Ready(Ok(Outcome::default())) } else { Poll::Pending })
@@ -256,29 +273,37 @@ fn a_callback_may_wait_for_an_operation_that_ended_in_the_same_turn() {
         witness: None,
         on_failure: OnFailure::FailLane,
     };
-    hand_over(task, true);
-    let second =
-        submit(&lane, &Story::default(), Given { order: Order::Free, ..given("second", until_open(gate.clone())) });
+    hand_over(engine, task, true);
+    let second = submit(
+        engine,
+        &lane,
+        &Story::default(),
+        Given { order: Order::Free, ..given("second", until_open(gate.clone())) },
+    );
     *other.lock().unwrap() = Some(second);
     gate.store(true, Ordering::SeqCst);
+    engine.try_turn(Driver::Passing);
     until(|| waited.load(Ordering::SeqCst));
 }
 
 #[test]
 fn an_operation_of_a_lane_that_has_failed_meanwhile_never_starts() {
+    let engine = new_engine();
     let (lane, story) = (lane("failed"), Story::default());
     lane.fail(Kind::Backend, "a test");
-    let operation = submit(&lane, &story, given("late", poll_fn(|_| panic!("it was started"))));
-    wait(&operation);
+    let operation = submit(engine, &lane, &story, given("late", poll_fn(|_| panic!("it was started"))));
+    wait(engine, &operation);
     let text = operation.result().unwrap().as_ref().unwrap_err().to_string();
     assert!(text.contains("a test"), "{text}");
 }
 
 #[test]
 fn a_waiter_takes_over_from_a_thread_that_was_driving() {
+    let engine = new_engine();
     let (lane, story) = (lane("takes over"), Story::default());
     let started = Arc::new(AtomicBool::new(false));
     let operation = submit(
+        engine,
         &lane,
         &story,
         given(
@@ -289,7 +314,7 @@ fn a_waiter_takes_over_from_a_thread_that_was_driving() {
                     // One long turn, by the other thread, in which the waiter arrives.
                     0 => {
                         started.store(true, Ordering::SeqCst);
-                        until(|| engine().unwrap().sidelined.load(Ordering::SeqCst) > 0);
+                        until(|| engine.sidelined.load(Ordering::SeqCst) > 0);
                         Poll::Pending
                     }
                     _ => Poll::Ready(Ok(Outcome::default())),
@@ -301,13 +326,13 @@ fn a_waiter_takes_over_from_a_thread_that_was_driving() {
         let started = started.clone();
         move || {
             until(|| {
-                engine().unwrap().try_turn(Driver::Passing);
+                engine.try_turn(Driver::Passing);
                 started.load(Ordering::SeqCst)
             });
         }
     });
     until(|| started.load(Ordering::SeqCst));
-    assert!(engine().unwrap().wait(&operation, Some(Duration::from_secs(10))), "nobody has woken it");
+    assert!(engine.wait(&operation, Some(Duration::from_secs(10))), "nobody has woken it");
     other.join().unwrap();
 }
 
@@ -324,6 +349,7 @@ impl Completion for BlocksFor {
 
 #[test]
 fn a_callback_that_blocks_does_not_stop_the_engine() {
+    let engine = new_engine();
     let lane = lane("blocking");
     let slow = || {
         let polls = AtomicUsize::new(0);
@@ -343,7 +369,7 @@ fn a_callback_that_blocks_does_not_stop_the_engine() {
             witness: None,
             on_failure: OnFailure::FailLane,
         };
-        hand_over(task, waits);
+        hand_over(engine, task, waits);
         operation
     };
     // In the background, and on a thread that waits; the callbacks of one wait for the next, which waits for its turn.
@@ -362,11 +388,11 @@ fn a_callback_that_blocks_does_not_stop_the_engine() {
             on_failure: OnFailure::FailLane,
         };
         operations.push(task.operation.clone());
-        hand_over(task, false);
+        hand_over(engine, task, false);
         for operation in &operations {
-            wait(operation);
+            wait(engine, operation);
         }
-        assert!(engine().unwrap().quiesce(&lane, LONG));
+        assert!(engine.quiesce(&lane, LONG));
     }
 }
 
@@ -383,6 +409,7 @@ impl Completion for Locks {
 
 #[test]
 fn no_callback_runs_on_a_thread_that_issues_or_waits() {
+    let engine = new_engine();
     let (lane, lock) = (lane("locks"), Arc::new(Mutex::new(0)));
     let issue = |waits| {
         let operation = Operation::new("locking", None, lane.clone(), 0, LONG);
@@ -395,13 +422,13 @@ fn no_callback_runs_on_a_thread_that_issues_or_waits() {
             witness: None,
             on_failure: OnFailure::FailLane,
         };
-        hand_over(task, waits);
+        hand_over(engine, task, waits);
         operation
     };
     for _ in 0..100 {
         let held = lock.lock().unwrap();
         let operations = [issue(false), issue(true), issue(false)];
-        operations.iter().for_each(|operation| wait(operation));
+        operations.iter().for_each(|operation| wait(engine, operation));
         drop(held);
     }
     until(|| *lock.lock().unwrap() == 300);
