@@ -34,8 +34,8 @@ PENDING = 8
 GROUPS = 6
 # Rounds between two looks at what the process has.
 ROUNDS = 50
-# By how much the least of a third of the run may differ from that of the third before: pools of allocators that tensors
-# of up to 16 MiB leave in pieces.
+# By how much the least of the last third of the run may be above that of the second: pools of allocators, which tensors
+# of up to 8 MiB leave in pieces.
 SLACK_KIB = 32 << 10
 
 
@@ -230,7 +230,7 @@ def growth(seen):
     """The least that there was in each third of the run, in words, and what has grown from the second to the last."""
     third = len(seen) // 3
     if third < 2:
-        return "", ["the run was too short to tell whether anything grows"]
+        return "nothing", ["the run was too short to tell whether anything grows"]
     words, grown = [], []
     for name in seen[0]:
         values = [look[name] for look in seen]

@@ -98,8 +98,16 @@ fn run(nodes: &str, domains: &str) -> io::Result<ExitStatus> {
         .env(NODES_MARK, nodes)
         .env(DOMAINS_MARK, domains)
         .stdin(Stdio::null());
-    let mut child = command.process_group(0).spawn()?;
-    wait(&mut child)
+    command.process_group(0);
+    // Whoever ends this process, for one that tries out changes to the core, must not leave ranks behind.
+    // SAFETY: between fork and exec, one system call.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    wait(&mut command.spawn()?)
 }
 
 fn wait(child: &mut Child) -> io::Result<ExitStatus> {

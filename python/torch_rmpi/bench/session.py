@@ -79,7 +79,6 @@ def measure(
     """Measures each case with each backend that can; about `seconds` for each of them. All ranks call it."""
     progress.expect(sum(groups.offers(name, op) for op, _, _ in wanted for name in available) * rounds)
     measured = []
-    timing.settle()
     for op, dtype, size in wanted:
         progress.text = f"{op} {dtype} {results.human(size)}"
         able = steps(op, dtype, size, available)
@@ -99,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
     dist.init_process_group("rmpi", init_method="mpi://")
     ranks, first = dist.get_world_size(), dist.get_rank() == 0
     progress = Bar() if first and options.progress == "always" else Progress()
+    timing.settle()
     measured = measure(
         cases(options.ops, options.dtypes, options.sizes, ranks),
         open_groups(options.backends),

@@ -13,7 +13,7 @@ from torch_rmpi.bench.operations import Step
 
 _WARM_UP = 3
 _FEWEST, _MOST = 2, 5_000
-#: Seconds of calls before anything counts: cores that have been idle often take half as long again, for 0.1 s or more.
+#: Seconds of calls before anything is measured: the first tenths of a second of a process often run at half the speed.
 _SETTLING = 1.0
 
 

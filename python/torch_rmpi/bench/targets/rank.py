@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from torch_rmpi.bench import results
+from torch_rmpi.bench import results, timing
 from torch_rmpi.bench.progress import Lines, Progress
 from torch_rmpi.bench.targets import catalogue
 from torch_rmpi.bench.targets.target import Scale
@@ -30,6 +30,7 @@ def main() -> int:
     dist.init_process_group("rmpi", init_method="mpi://")
     first = dist.get_rank() == 0
     scale = Scale(options.seconds, options.rounds, options.quick)
+    timing.settle()
     measured = family.measure(scale, Lines() if first else Progress())
     if first:
         measured.machine = results.machine()
