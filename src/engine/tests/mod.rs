@@ -212,19 +212,25 @@ impl Request for Held {
     fn cancel(&mut self) {}
 }
 
-#[test]
-fn memory_is_kept_until_the_transport_gives_it_back() {
-    let engine = new_engine();
-    let (lane, story) = (lane("memory"), Story::default());
-    let released = Arc::new(AtomicBool::new(false));
+/// A schedule that waits for such a message.
+fn held(released: &Arc<AtomicBool>) -> (Arc<Outstanding>, Schedule) {
     let outstanding = Arc::new(Outstanding::default());
     let message = outstanding.keep(Box::new(Held(released.clone())));
     let schedule = async move {
         message.await?;
         Ok(Outcome::default())
     };
-    let held = given("held", schedule);
-    let operation = submit(engine, &lane, &story, Given { timeout: SHORT, outstanding, ..held });
+    (outstanding, Box::pin(schedule))
+}
+
+#[test]
+fn memory_is_kept_until_the_transport_gives_it_back() {
+    let engine = new_engine();
+    let (lane, story) = (lane("memory"), Story::default());
+    let released = Arc::new(AtomicBool::new(false));
+    let (outstanding, schedule) = held(&released);
+    let given = given("held", schedule);
+    let operation = submit(engine, &lane, &story, Given { timeout: SHORT, outstanding, ..given });
     wait(engine, &operation);
     // Waiters go on before callbacks have run.
     until(|| story_of(&story, "held").len() == 2);

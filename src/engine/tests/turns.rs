@@ -104,18 +104,13 @@ fn services_are_driven_and_not_waited_for() {
 fn memory_that_the_transport_holds_is_work_that_nobody_hurries_for() {
     let (engine, lane) = (unattended(), lane("retained"));
     let released = Arc::new(AtomicBool::new(false));
-    let outstanding = Arc::new(Outstanding::default());
-    let message = outstanding.keep(Box::new(Held(released.clone())));
-    let schedule = async move {
-        message.await?;
-        Ok(Outcome::default())
-    };
-    let held = operation(&lane);
-    engine.submit(Task { outstanding, ..task(held.clone(), Box::pin(schedule)) });
+    let (outstanding, schedule) = held(&released);
+    let first = operation(&lane);
+    engine.submit(Task { outstanding, ..task(first.clone(), schedule) });
     turn(engine);
     assert!(!engine.has_retained());
     engine.end_lane(&lane, "a test");
-    assert!(held.is_done(), "it has ended at once");
+    assert!(first.is_done(), "it has ended at once");
     // What is left of it comes in as a command.
     turn(engine);
     assert!(engine.has_retained());
