@@ -1,11 +1,12 @@
 """Changes the Rust core in one place after another with cargo-mutants, and sees to it that tests notice.
 
-python tests/rust/mutants.py [--shard 0/8] FOLDER-OF-SRC...   (make mutants sets what it needs)
+python tests/rust/mutants.py [--shard 0/8] [--unit] FOLDER-OF-SRC...   (make mutants sets what it needs)
 
 For engine, collective and reduce: all that is compiled for plain tests on this machine. What no unit test of a folder
 notices, all tests of the core try (`cargo test`, without loom). What is left has to be in survivors.toml, and why.
-Works on a clone of the last commit, in build/mutants, and goes on where it was ended, unless there is a new commit. A
-change takes some ten seconds; one that makes the tests hang a minute.
+Works on a clone of the last commit, in build/mutants. What has been noticed in a file is kept while that file stays as
+it is: a run goes on where it was ended, and after new tests only what was missed is tried again; --fresh forgets
+it. A change takes some ten seconds; one that makes the tests hang a minute.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import collections
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -45,20 +45,14 @@ def install():
             sys.exit("cargo-mutants could not be installed: see above")
 
 
-def head(folder):
-    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
-
-
 def clone():
-    """The last commit. What is known of another commit is thrown away."""
+    """The last commit."""
     source = FOLDER / "source"
-    if source.exists() and head(source) == head(REPOSITORY):
-        # A run that was ended may have left its change.
-        subprocess.run(["git", "checkout", "--quiet", "."], cwd=source, check=True)
-        return source
-    for old in [source, FOLDER / "results", *FOLDER.glob("noticed-*")]:
-        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
-    subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(source)], check=True)
+    if not source.exists():
+        subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(REPOSITORY), str(source)], check=True)
+    # A run that was ended may have left its change.
+    for words in (["fetch", "--quiet", "origin", "HEAD"], ["checkout", "--quiet", "--force", "FETCH_HEAD"]):
+        subprocess.run(["git", *words], cwd=source, check=True)
     return source
 
 
@@ -89,40 +83,69 @@ def name(line):
     return re.sub(r"^(\S+?):\d+:\d+: ", r"\1: ", line)
 
 
-def try_out(source, folder, wanted):
-    """What became of each of these changes; a file keeps what has been noticed."""
-    file = FOLDER / f"noticed-{folder.replace('/', '-')}.json"
-    became = json.loads(file.read_text()) if file.exists() else {}
-    for tests in LIMITS:
+def blobs(source, folder):
+    """What git calls the contents of each file."""
+    text = subprocess.check_output(["git", "ls-tree", "-r", "HEAD", f"src/{folder}"], cwd=source, text=True)
+    return {path: line.split()[2] for line, path in (row.split("\t") for row in text.splitlines())}
+
+
+class Noticed:
+    """What became of noticed changes, in a file. What it says of a source file that has changed is left out."""
+
+    def __init__(self, source, folder):
+        self.path = FOLDER / f"noticed-{folder.replace('/', '-')}.json"
+        self.blobs = blobs(source, folder)
+        known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.became = {}
+        for file, (blob, became) in known.items():
+            if self.blobs.get(file) == blob:
+                self.became |= became
+
+    def add(self, became):
+        self.became |= {line: what for line, what in became.items() if what != "missed"}
+        files = collections.defaultdict(dict)
+        for line, what in self.became.items():
+            files[line.split(":")[0]][line] = what
+        self.path.write_text(json.dumps({file: (self.blobs[file], rows) for file, rows in files.items()}, indent=1))
+
+
+def try_out(source, folder, wanted, passes):
+    """What became of each of these changes."""
+    noticed = Noticed(source, folder)
+    for tests in passes:
         # In small parts, so that little is lost when this is ended.
-        left = [line for line in wanted if became.get(line, "missed") == "missed"]
+        left = [line for line in wanted if line not in noticed.became]
         for first in range(0, len(left), PART):
-            became |= run(source, folder, tests, left[first : first + PART])
-            noticed = {line: what for line, what in became.items() if what != "missed"}
-            file.write_text(json.dumps(noticed, indent=1))
-    return {line: became[line] for line in wanted}
+            noticed.add(run(source, folder, tests, left[first : first + PART]))
+    return {line: noticed.became.get(line, "missed") for line in wanted}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="FOLDER-OF-SRC", help="engine, collective/node, reduce, ...")
     parser.add_argument("--shard", default="0/1", help="the K-th of N parts of the changes (0/1)")
+    parser.add_argument("--unit", action="store_true", help="only the unit tests of the folder")
+    parser.add_argument("--fresh", action="store_true", help="forget what was noticed before")
     options = parser.parse_args()
     shard, shards = map(int, options.shard.split("/"))
     entries = tomllib.loads(SURVIVORS.read_text()).get("survivor", [])
     excused = collections.Counter({entry["mutant"]: entry.get("count", 1) for entry in entries if entry["reason"]})
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if options.fresh:
+        for file in FOLDER.glob("noticed-*"):
+            file.unlink()
     install()
     source = clone()
     became = {}
     for folder in (folder.strip("/") for folder in options.folders):
-        became |= try_out(source, folder, changes(source, folder)[shard::shards])
+        passes = ["unit"] if options.unit else list(LIMITS)
+        became |= try_out(source, folder, changes(source, folder)[shard::shards], passes)
     print(dict(collections.Counter(became.values())))
     print("made tests hang:", *(line for line, what in became.items() if what == "timeout"), sep="\n  ")
     missed = collections.Counter(name(line) for line, what in became.items() if what == "missed")
     left = missed - excused
     print(f"{left.total()} that no test notices and survivors.toml does not list:", *left.elements(), sep="\n  ")
-    stale = [mutant for mutant in excused if mutant not in missed] if shards == 1 else []
+    stale = [mutant for mutant in excused if mutant not in missed] if shards == 1 and not options.unit else []
     print("listed there, and not among these:", *stale, sep="\n  ")
     return 1 if left else 0
 
