@@ -55,12 +55,18 @@ rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& sto
   const auto address =
       call_core([&] { return std::string(bridge::local_address(rust::String::lossy(options.group_name))); });
   const auto addresses = exchange_addresses(*store, address, rank, size, options.timeout, options.group_name);
+  // All have come here, and so have seen each other's presence.
+  forget_meetings(*store, kPresence, rank);
   bridge::GroupOptions group_options;
   group_options.name = rust::String::lossy(options.group_name);
   group_options.description = rust::String::lossy(options.group_desc);
   group_options.timeout_ms = options.timeout.count();
   group_options.overrides = overrides_of(options);
-  return call_core([&] { return bridge::create_group(addresses, static_cast<std::size_t>(rank), group_options); });
+  auto group =
+      call_core([&] { return bridge::create_group(addresses, static_cast<std::size_t>(rank), group_options); });
+  // Which needs all ranks, once they have each other's addresses.
+  forget_meetings(*store, kAddress, rank);
+  return group;
 }
 
 }  // namespace

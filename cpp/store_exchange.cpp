@@ -43,17 +43,31 @@ struct Place {
 
 constexpr const char* kTakesPlace = "all have come";
 
-/// Sets this rank's key to `value`.
+std::string prefix_of(const std::string& topic) { return "rmpi/" + topic + "/"; }
+
+std::string key_of(const std::string& topic, std::int64_t visit, int rank) {
+  return prefix_of(topic) + std::to_string(visit) + "/" + std::to_string(rank);
+}
+
+std::string decision_of(const std::string& topic, std::int64_t visit) {
+  return prefix_of(topic) + std::to_string(visit) + "/decision";
+}
+
+/// How often this rank has come, after `more` more times.
 ///
 /// A store may outlive a group and see the same name again (destroy, then init): each rank counts its own visits, so
 /// that nobody takes what belongs to an earlier group for this one's.
+std::int64_t visits(c10d::Store& store, const std::string& topic, int rank, std::int64_t more) {
+  return store.add(prefix_of(topic) + "visit/" + std::to_string(rank), more);
+}
+
+/// Sets this rank's key to `value`.
 Place publish(c10d::Store& store, const std::string& topic, const std::string& value, int rank, int size) {
-  const auto prefix = "rmpi/" + topic + "/";
-  const auto visit = prefix + std::to_string(store.add(prefix + "visit/" + std::to_string(rank), 1)) + "/";
+  const auto visit = visits(store, topic, rank, 1);
   Place place;
   place.keys.reserve(size);
-  for (const auto peer : c10::irange(size)) place.keys.push_back(visit + std::to_string(peer));
-  place.decision = visit + "decision";
+  for (const auto peer : c10::irange(size)) place.keys.push_back(key_of(topic, visit, peer));
+  place.decision = decision_of(topic, visit);
   store.set(place.keys[rank], value);
   return place;
 }
@@ -119,13 +133,13 @@ void await_all(c10d::Store& store, const Place& place, int rank, std::chrono::mi
 
 void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,
           const std::string& group_name) {
-  const auto place = publish(*store, "presence", "here", rank, size);
+  const auto place = publish(*store, kPresence, "here", rank, size);
   if (!bridge::mpi_started()) await_all(*store, place, rank, timeout, group_name);
 }
 
 rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
                                            std::chrono::milliseconds timeout, const std::string& group_name) {
-  const auto place = publish(store, "address", address, rank, size);
+  const auto place = publish(store, kAddress, address, rank, size);
   await_all(store, place, rank, timeout, group_name);
 
   rust::Vec<rust::String> addresses;
@@ -135,6 +149,18 @@ rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string
     addresses.push_back(rust::String(reinterpret_cast<const char*>(value.data()), value.size()));
   }
   return addresses;
+}
+
+void forget_meetings(c10d::Store& store, const std::string& topic, int rank) {
+  try {
+    // Earlier ones too: who has come to the last meeting has left those before it.
+    for (auto visit = visits(store, topic, rank, 0); visit > 0 && store.deleteKey(key_of(topic, visit, rank)); --visit) {
+      if (rank == 0) store.deleteKey(decision_of(topic, visit));
+    }
+  } catch (const std::exception& error) {
+    // The meeting has been a success. Some stores cannot delete.
+    LOG(INFO) << "rmpi: keys of a meeting stay in the store: " << error.what();
+  }
 }
 
 }  // namespace rmpi

@@ -16,4 +16,12 @@ namespace rmpi {
 rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
                                            std::chrono::milliseconds timeout, const std::string& group_name);
 
+/// Removes what this rank has left in the store for meetings on `topic`, which all ranks must be known to be done with.
+/// Only their number stays: a process that makes many groups may do so for long.
+void forget_meetings(c10d::Store& store, const std::string& topic, int rank);
+
+/// The topics: of `meet`, and of `exchange_addresses`.
+inline constexpr const char* kPresence = "presence";
+inline constexpr const char* kAddress = "address";
+
 }  // namespace rmpi

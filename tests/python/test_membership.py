@@ -77,6 +77,21 @@ def test_merge_remote_group(ctx):
 
 
 @multirank(2, 4, gloo=False)
+def test_a_new_group_leaves_the_store_as_it_was(ctx):
+    """But for how often each rank has come."""
+    backend = ctx.group._get_backend(CPU)
+    store = dist.PrefixStore("again", ctx.store)
+    keys = []
+    for _ in range(3):
+        again = backend.merge(store, backend.options, ctx.rank, ctx.size)
+        total(ctx.group)
+        keys.append(store.num_keys())
+        total(ctx.group)
+        again.shutdown()
+    assert keys[0] == keys[1] == keys[2]
+
+
+@multirank(2, 4, gloo=False)
 def test_shrink_group(ctx):
     last = ctx.size - 1
     group = ctx.new_group()
