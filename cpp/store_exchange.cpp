@@ -154,7 +154,8 @@ rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string
 void forget_meetings(c10d::Store& store, const std::string& topic, int rank) {
   try {
     // Earlier ones too: who has come to the last meeting has left those before it.
-    for (auto visit = visits(store, topic, rank, 0); visit > 0 && store.deleteKey(key_of(topic, visit, rank)); --visit) {
+    for (auto visit = visits(store, topic, rank, 0); visit > 0 && store.deleteKey(key_of(topic, visit, rank));
+         --visit) {
       if (rank == 0) store.deleteKey(decision_of(topic, visit));
     }
   } catch (const std::exception& error) {

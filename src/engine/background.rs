@@ -129,6 +129,12 @@ impl Threads {
         }
     }
 
+    /// Whether no thread is at the post, and none is on its way.
+    #[cfg(test)]
+    pub fn is_vacant(&self) -> bool {
+        self.post.load(Ordering::Acquire) == VACANT
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,5 +196,105 @@ fn drive(engine: &'static Engine, turn: u64) {
         if !changed(queued) && !engine.is_unattended() {
             sleeper.sleep(limit);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_engine() -> &'static Engine {
+        Box::leak(Box::new(Engine::new()))
+    }
+
+    fn until(condition: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it does not come true");
+            std::thread::yield_now();
+        }
+    }
+
+    fn post(threads: &Threads) -> u64 {
+        threads.post.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn a_thread_at_a_time_is_at_the_post_and_those_in_reserve_are_called_first() {
+        let engine = new_engine();
+        let threads = &engine.background;
+        threads.start(engine);
+        threads.start(engine);
+        assert_eq!((post(threads), threads.lock().turns), (1, 1), "it is there already");
+        assert!(threads.is_at_post(1) && !threads.is_at_post(2));
+        threads.leave(2);
+        assert_eq!(post(threads), 1, "who is not there cannot leave");
+        threads.leave(1);
+        assert_eq!(post(threads), VACANT);
+        engine.bell.ring();
+        until(|| threads.lock().reserve == 1);
+        threads.start(engine);
+        assert_eq!((post(threads), threads.lock().reserve), (2, 0), "the one in reserve has been called");
+        until(|| threads.lock().called.is_empty());
+        threads.leave(2);
+        engine.bell.ring();
+        until(|| threads.lock().reserve == 1);
+        threads.stop(engine);
+        assert_eq!(post(threads), CLOSED);
+    }
+
+    #[test]
+    fn who_comes_back_finds_the_post_vacant_or_taken() {
+        let threads = Threads::default();
+        threads.come_back(3);
+        assert_eq!(post(&threads), 3);
+        threads.come_back(4);
+        assert_eq!(post(&threads), 3, "another one has it");
+        threads.leave(3);
+        threads.stopping.store(true, Ordering::SeqCst);
+        threads.come_back(3);
+        assert_eq!(post(&threads), VACANT, "nobody shall have it");
+    }
+
+    #[test]
+    fn no_thread_is_started_from_the_end_on() {
+        let engine = new_engine();
+        let threads = &engine.background;
+        assert!(!threads.is_stopping());
+        threads.stopping.store(true, Ordering::SeqCst);
+        assert!(threads.is_stopping());
+        threads.start(engine);
+        assert_eq!((post(threads), threads.lock().turns), (VACANT, 0));
+        threads.stop(engine);
+        threads.start(engine);
+        assert_eq!((post(threads), threads.lock().turns), (CLOSED, 0));
+    }
+
+    #[test]
+    fn threads_that_are_not_needed_end() {
+        let threads = Threads::default();
+        threads.lock().reserve = RESERVE;
+        assert_eq!(threads.next_turn(), None, "there are enough");
+        assert_eq!(threads.lock().reserve, RESERVE);
+        threads.lock().reserve = RESERVE - 1;
+        threads.lock().called.extend([5, 6]);
+        assert_eq!(threads.next_turn(), Some(5));
+        assert_eq!(threads.lock().called, [6]);
+        threads.lock().called.clear();
+        threads.lock().reserve = 0;
+        threads.post.store(CLOSED, Ordering::SeqCst);
+        assert_eq!(threads.next_turn(), None, "nobody drives any more");
+    }
+
+    #[test]
+    fn a_call_wakes_who_is_in_reserve() {
+        let threads = Threads::default();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| threads.next_turn());
+            until(|| threads.lock().reserve == 1);
+            threads.lock().called.push_back(7);
+            threads.changed.notify_all();
+            assert_eq!(waits.join().unwrap(), Some(7));
+        });
     }
 }

@@ -96,3 +96,81 @@ impl Step {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many steps of each kind come first.
+    fn patience(backoff: &mut Backoff) -> (usize, usize) {
+        let mut counts = (0, 0);
+        loop {
+            match backoff.step() {
+                Step::Spin => counts.0 += 1,
+                Step::Yield => counts.1 += 1,
+                Step::Sleep(_) => return counts,
+            }
+        }
+    }
+
+    #[test]
+    fn spins_then_yields_then_sleeps() {
+        for (mut backoff, expected) in [
+            (Backoff::waiter(0), (0, 200)),
+            (Backoff::waiter(1), (1, 200)),
+            (Backoff::waiter(1000), (500, 200)),
+            (Backoff::background(), (0, 10)),
+        ] {
+            assert_eq!(patience(&mut backoff), expected);
+            assert!(matches!(backoff.step(), Step::Sleep(_)), "still");
+            backoff.reset();
+            assert_eq!(patience(&mut backoff), expected, "something has moved");
+        }
+    }
+
+    #[test]
+    fn sleeps_are_a_sixteenth_of_the_wait_within_limits() {
+        let mut backoff = Backoff::background();
+        patience(&mut backoff);
+        let mut after = |waited: Duration| {
+            backoff.since = Instant::now() - waited;
+            backoff.step()
+        };
+        assert_eq!(after(Duration::ZERO), Step::Sleep(SHORTEST_SLEEP));
+        assert_eq!(after(Duration::from_secs(1)), Step::Sleep(LONGEST_SLEEP));
+        let Step::Sleep(pause) = after(Duration::from_millis(8)) else { panic!("it does not sleep") };
+        assert!((Duration::from_micros(500)..LONGEST_SLEEP).contains(&pause), "{pause:?}");
+    }
+
+    #[test]
+    fn the_time_waited_counts_from_the_first_step() {
+        let mut backoff = Backoff { since: Instant::now() - Duration::from_secs(100), ..Backoff::background() };
+        backoff.step();
+        assert!(backoff.since.elapsed() < Duration::from_secs(50));
+        backoff.since = Instant::now() - Duration::from_secs(100);
+        backoff.step();
+        assert!(backoff.since.elapsed() > Duration::from_secs(50));
+    }
+
+    #[test]
+    fn only_a_sleep_is_left_to_the_caller() {
+        assert_eq!(Step::Spin.take(), None);
+        assert_eq!(Step::Yield.take(), None);
+        assert_eq!(Step::Sleep(SHORTEST_SLEEP).take(), Some(SHORTEST_SLEEP));
+    }
+
+    /// Whoever comes later in this process finds it crowded.
+    #[test]
+    fn nobody_spins_where_there_are_more_ranks_than_cores() {
+        let before = is_crowded();
+        set_ranks_on_host(4, 4);
+        set_ranks_on_host(3, 4);
+        assert_eq!(is_crowded(), before);
+        assert_eq!(default_spins(), if before { 0 } else { tuning::SPINS });
+        set_ranks_on_host(5, 4);
+        assert!(is_crowded());
+        assert_eq!(default_spins(), 0);
+        set_ranks_on_host(1, 4);
+        assert!(is_crowded(), "a smaller group does not make the host emptier");
+    }
+}

@@ -137,3 +137,50 @@ impl fmt::Debug for Lane {
         f.debug_struct("Lane").field("name", &self.name).field("rank", &self.rank).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn the_first_failure_counts_and_is_told_once() {
+        let lane = Lane::new("group".to_owned(), 3);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hears = told.clone();
+        lane.tell_of_failure(Box::new(move |kind, cause| hears.lock().unwrap().push((kind, cause.to_owned()))));
+        lane.check().unwrap();
+        assert!(!lane.has_failed());
+        assert_eq!(lane.failure_kind(), Kind::None);
+        lane.fail(Kind::Timeout, "the first");
+        lane.fail(Kind::Backend, "the second");
+        assert!(lane.has_failed());
+        assert_eq!(lane.failure_kind(), Kind::Timeout);
+        let text = lane.check().unwrap_err().to_string();
+        assert!(text.contains("group group") && text.contains("the first"), "{text}");
+        assert_eq!(*told.lock().unwrap(), [(Kind::Timeout, "the first".to_owned())]);
+    }
+
+    #[test]
+    fn pending_operations_are_counted() {
+        let lane = Lane::new(String::new(), 0);
+        lane.enter();
+        {
+            let _held = lane.hold();
+            assert_eq!(lane.pending(), 2);
+        }
+        assert_eq!(lane.pending(), 1);
+        lane.leave();
+        assert_eq!(lane.pending(), 0);
+    }
+
+    #[test]
+    fn each_has_an_identity_and_what_it_was_given() {
+        let (first, second) = (Lane::new("a".to_owned(), 1), Lane::new("a".to_owned(), 2).spinning(Some(7)));
+        assert_ne!(first.id(), second.id());
+        assert_eq!((second.name(), second.rank(), second.spins()), ("a", 2, 7));
+        let text = format!("{second:?}");
+        assert!(text.contains('a') && text.contains('2'), "{text}");
+    }
+}

@@ -136,3 +136,54 @@ impl fmt::Display for Operation {
         write!(f, " (sequence number {}) of group \"{}\" on rank {}", self.sequence, self.lane.name(), self.lane.rank())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane() -> Arc<Lane> {
+        Arc::new(Lane::new("world".to_owned(), 1))
+    }
+
+    fn named(name: &'static str) -> Arc<Operation> {
+        Operation::new(name, None, lane(), 7, Duration::from_secs(5))
+    }
+
+    #[test]
+    fn it_has_what_it_was_given() {
+        let before = Instant::now();
+        let operation = Operation::new("send", Some(("to rank", 3)), lane(), 7, Duration::from_secs(5));
+        assert_eq!((operation.sequence(), operation.timeout()), (7, Duration::from_secs(5)));
+        assert!(!operation.is_service());
+        let left = operation.deadline().unwrap() - before;
+        assert!((Duration::from_secs(5)..Duration::from_secs(25)).contains(&left), "{left:?}");
+        assert_eq!(operation.to_string(), "send to rank 3 (sequence number 7) of group \"world\" on rank 1");
+        let text = operation.timed_out(Some("rank 2 has not come".to_owned())).to_string();
+        assert!(text.contains("send to rank 3") && text.contains("5000ms") && text.contains("rank 2"), "{text}");
+    }
+
+    #[test]
+    fn a_service_goes_on_for_ever() {
+        let service = Operation::service("service", lane());
+        assert!(service.is_service() && service.is_receive());
+        assert_eq!(service.deadline(), None);
+    }
+
+    #[test]
+    fn only_what_waits_for_a_message_is_given_up_lightly() {
+        assert!(named("recv").is_receive() && named("wait_signal").is_receive());
+        assert!(!named("send").is_receive() && !named("all_reduce").is_receive());
+    }
+
+    #[test]
+    fn the_first_result_stays_and_is_seen_when_it_is_done() {
+        let operation = named("recv");
+        let outcome = Outcome { source: Some(4) };
+        assert_eq!(operation.set_result(Ok(outcome)).as_ref().unwrap(), &outcome);
+        assert!(operation.set_result(Err(Error::Unavailable(String::new()))).is_ok());
+        assert!(!operation.is_done() && operation.result().is_none());
+        operation.set_done();
+        assert!(operation.is_done());
+        assert_eq!(operation.result().unwrap().as_ref().unwrap(), &outcome);
+    }
+}

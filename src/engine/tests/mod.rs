@@ -1,6 +1,9 @@
 //! The engine with schedules that need no network. Each test has one of its own: nobody else drives there.
 
+mod limits;
+mod order;
 mod turns;
+mod waking;
 
 use std::future::{pending, poll_fn, ready};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +14,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::transport::{Arrival, Outstanding, Request};
 
-const LONG: Duration = Duration::from_secs(60);
+/// Longer than anything takes that comes at all.
+const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(20);
 
 /// What happened, in order.
@@ -67,6 +71,38 @@ fn given(name: &'static str, schedule: impl Future<Output = Result<Outcome>> + S
     Given { name, order: Order::InLane, timeout: LONG, schedule: Box::pin(schedule), outstanding: Arc::default() }
 }
 
+/// Ends when the gate is open.
+fn gated(gate: &Arc<AtomicBool>) -> Schedule {
+    let gate = gate.clone();
+    Box::pin(poll_fn(
+        move |_| if gate.load(Ordering::SeqCst) { Poll::Ready(Ok(Outcome::default())) } else { Poll::Pending },
+    ))
+}
+
+/// Ends when it has been polled so often.
+fn slow(polls: usize) -> Schedule {
+    let polled = AtomicUsize::new(0);
+    Box::pin(poll_fn(move |_| {
+        if polled.fetch_add(1, Ordering::SeqCst) < polls { Poll::Pending } else { Poll::Ready(Ok(Outcome::default())) }
+    }))
+}
+
+fn operation(lane: &Arc<Lane>) -> Arc<Operation> {
+    Operation::new("test", None, lane.clone(), 0, LONG)
+}
+
+fn task(operation: Arc<Operation>, schedule: Schedule, completion: impl Completion + 'static) -> Task {
+    Task {
+        operation,
+        schedule,
+        outstanding: Arc::default(),
+        completion: Box::new(completion),
+        order: Order::InLane,
+        witness: None,
+        on_failure: OnFailure::FailLane,
+    }
+}
+
 fn hand_over(engine: &'static Engine, task: Task, waits: bool) {
     let operation = task.operation.clone();
     engine.submit(task);
@@ -78,17 +114,8 @@ fn hand_over(engine: &'static Engine, task: Task, waits: bool) {
 fn submit(engine: &'static Engine, lane: &Arc<Lane>, story: &Story, given: Given) -> Arc<Operation> {
     let Given { name, order, timeout, schedule, outstanding } = given;
     let operation = Operation::new(name, None, lane.clone(), 0, timeout);
-    let completion = Box::new(Teller { name, story: story.clone() });
-    let task = Task {
-        operation: operation.clone(),
-        schedule,
-        outstanding,
-        completion,
-        order,
-        witness: None,
-        on_failure: OnFailure::FailLane,
-    };
-    hand_over(engine, task, true);
+    let completion = Teller { name, story: story.clone() };
+    hand_over(engine, Task { outstanding, order, ..task(operation.clone(), schedule, completion) }, true);
     operation
 }
 
@@ -113,20 +140,7 @@ fn ordered_operations_run_one_after_the_other() {
     let engine = new_engine();
     let (lane, story) = (lane("order"), Story::default());
     let open = Arc::new(AtomicBool::new(false));
-    let gate = open.clone();
-    let first = submit(
-        engine,
-        &lane,
-        &story,
-        given(
-            "first",
-            poll_fn(
-                move |_| {
-                    if gate.load(Ordering::SeqCst) { Poll::Ready(Ok(Outcome::default())) } else { Poll::Pending }
-                },
-            ),
-        ),
-    );
+    let first = submit(engine, &lane, &story, given("first", gated(&open)));
     let second = submit(engine, &lane, &story, given("second", ready(Ok(Outcome::default()))));
     let free =
         submit(engine, &lane, &story, Given { order: Order::Free, ..given("free", ready(Ok(Outcome::default()))) });
@@ -179,23 +193,9 @@ fn a_panic_in_a_schedule_is_an_error_of_that_operation() {
 fn an_operation_that_nobody_waits_for_completes() {
     let engine = new_engine();
     let (lane, story) = (lane("background"), Story::default());
-    let polls = AtomicUsize::new(0);
-    let schedule = poll_fn(move |_| match polls.fetch_add(1, Ordering::SeqCst) {
-        0..100 => Poll::Pending,
-        _ => Poll::Ready(Ok(Outcome::default())),
-    });
-    let operation = Operation::new("alone", None, lane.clone(), 0, LONG);
-    let completion = Box::new(Teller { name: "alone", story: story.clone() });
-    let task = Task {
-        operation: operation.clone(),
-        schedule: Box::pin(schedule),
-        outstanding: Arc::default(),
-        completion,
-        order: Order::Free,
-        witness: None,
-        on_failure: OnFailure::FailLane,
-    };
-    hand_over(engine, task, false);
+    let completion = Teller { name: "alone", story: story.clone() };
+    let task = task(operation(&lane), slow(100), completion);
+    hand_over(engine, Task { order: Order::Free, ..task }, false);
     until(|| story_of(&story, "alone").len() == 3);
     assert_eq!(lane.pending(), 0);
     assert_eq!(story_of(&story, "alone"), ["alone finished", "alone announced", "alone dropped"]);
@@ -264,28 +264,12 @@ fn a_callback_may_wait_for_an_operation_that_ended_in_the_same_turn() {
     let engine = new_engine();
     let lane = lane("together");
     let (other, waited) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
-    let first = Operation::new("first", None, lane.clone(), 0, LONG);
-    let completion = Box::new(WaitsFor { engine, other: other.clone(), waited: waited.clone() });
+    let completion = WaitsFor { engine, other: other.clone(), waited: waited.clone() };
     let gate = Arc::new(AtomicBool::new(false));
-    let until_open = |gate: Arc<AtomicBool>| {
-        poll_fn(move |_| if gate.load(Ordering::SeqCst) { Poll::Ready(Ok(Outcome::default())) } else { Poll::Pending })
-    };
-    let task = Task {
-        operation: first.clone(),
-        schedule: Box::pin(until_open(gate.clone())),
-        outstanding: Arc::default(),
-        completion,
-        order: Order::Free,
-        witness: None,
-        on_failure: OnFailure::FailLane,
-    };
-    hand_over(engine, task, true);
-    let second = submit(
-        engine,
-        &lane,
-        &Story::default(),
-        Given { order: Order::Free, ..given("second", until_open(gate.clone())) },
-    );
+    let first = task(operation(&lane), gated(&gate), completion);
+    hand_over(engine, Task { order: Order::Free, ..first }, true);
+    let second = given("second", gated(&gate));
+    let second = submit(engine, &lane, &Story::default(), Given { order: Order::Free, ..second });
     *other.lock().unwrap() = Some(second);
     gate.store(true, Ordering::SeqCst);
     engine.try_turn(Driver::Passing);
@@ -357,44 +341,14 @@ impl Completion for BlocksFor {
 fn a_callback_that_blocks_does_not_stop_the_engine() {
     let engine = new_engine();
     let lane = lane("blocking");
-    let slow = || {
-        let polls = AtomicUsize::new(0);
-        poll_fn(move |_| match polls.fetch_add(1, Ordering::SeqCst) {
-            0..50 => Poll::Pending,
-            _ => Poll::Ready(Ok(Outcome::default())),
-        })
-    };
-    let issue = |completion: Box<dyn Completion>, waits| {
-        let operation = Operation::new("blocking", None, lane.clone(), 0, LONG);
-        let task = Task {
-            operation: operation.clone(),
-            schedule: Box::pin(slow()),
-            outstanding: Arc::default(),
-            completion,
-            order: Order::InLane,
-            witness: None,
-            on_failure: OnFailure::FailLane,
-        };
-        hand_over(engine, task, waits);
-        operation
-    };
+    let nobody = || Teller { name: "next", story: Story::default() };
     // In the background, and on a thread that waits; the callbacks of one wait for the next, which waits for its turn.
     for waits in [false, true] {
-        let nobody = || Box::new(Teller { name: "next", story: Story::default() });
-        let last = Operation::new("last", None, lane.clone(), 0, LONG);
-        let second = Box::new(BlocksFor(last.clone()));
-        let mut operations = vec![issue(Box::new(BlocksFor(last.clone())), waits), issue(second, false)];
-        let task = Task {
-            operation: last,
-            schedule: Box::pin(slow()),
-            outstanding: Arc::default(),
-            completion: nobody(),
-            order: Order::InLane,
-            witness: None,
-            on_failure: OnFailure::FailLane,
-        };
-        operations.push(task.operation.clone());
-        hand_over(engine, task, false);
+        let operations = [operation(&lane), operation(&lane), operation(&lane)];
+        let [first, second, last] = operations.each_ref();
+        hand_over(engine, task(first.clone(), slow(50), BlocksFor(last.clone())), waits);
+        hand_over(engine, task(second.clone(), slow(50), BlocksFor(last.clone())), false);
+        hand_over(engine, task(last.clone(), slow(50), nobody()), false);
         for operation in &operations {
             wait(engine, operation);
         }
@@ -418,17 +372,9 @@ fn no_callback_runs_on_a_thread_that_issues_or_waits() {
     let engine = new_engine();
     let (lane, lock) = (lane("locks"), Arc::new(Mutex::new(0)));
     let issue = |waits| {
-        let operation = Operation::new("locking", None, lane.clone(), 0, LONG);
-        let task = Task {
-            operation: operation.clone(),
-            schedule: Box::pin(ready(Ok(Outcome::default()))),
-            outstanding: Arc::default(),
-            completion: Box::new(Locks(lock.clone())),
-            order: Order::Free,
-            witness: None,
-            on_failure: OnFailure::FailLane,
-        };
-        hand_over(engine, task, waits);
+        let operation = operation(&lane);
+        let task = task(operation.clone(), Box::pin(ready(Ok(Outcome::default()))), Locks(lock.clone()));
+        hand_over(engine, Task { order: Order::Free, ..task }, waits);
         operation
     };
     for _ in 0..100 {

@@ -3,22 +3,15 @@
 use super::*;
 
 /// An engine without a background thread.
-fn unattended() -> &'static Engine {
+pub(super) fn unattended() -> &'static Engine {
     let engine = new_engine();
     engine.background.stop(engine);
     engine
 }
 
-fn gated(gate: &Arc<AtomicBool>) -> Schedule {
-    let gate = gate.clone();
-    Box::pin(poll_fn(
-        move |_| if gate.load(Ordering::SeqCst) { Poll::Ready(Ok(Outcome::default())) } else { Poll::Pending },
-    ))
-}
-
 /// Users have attached something to it only if `attached` says so.
-struct Silent {
-    attached: bool,
+pub(super) struct Silent {
+    pub attached: bool,
 }
 
 impl Completion for Silent {
@@ -29,23 +22,12 @@ impl Completion for Silent {
     }
 }
 
-fn task(operation: Arc<Operation>, schedule: Schedule) -> Task {
-    Task {
-        operation,
-        schedule,
-        outstanding: Arc::default(),
-        completion: Box::new(Silent { attached: false }),
-        order: Order::InLane,
-        witness: None,
-        on_failure: OnFailure::FailLane,
-    }
+/// Users have attached nothing to it.
+pub(super) fn task(operation: Arc<Operation>, schedule: Schedule) -> Task {
+    super::task(operation, schedule, Silent { attached: false })
 }
 
-fn operation(lane: &Arc<Lane>) -> Arc<Operation> {
-    Operation::new("test", None, lane.clone(), 0, LONG)
-}
-
-fn turn(engine: &'static Engine) -> bool {
+pub(super) fn turn(engine: &'static Engine) -> bool {
     engine.try_turn(Driver::Waiter).unwrap().moved
 }
 
@@ -204,6 +186,28 @@ fn failures_are_known_at_the_end() {
     engine.submit(task(operation(&lane), Box::pin(ready(Err(Error::Unavailable("a test".to_owned()))))));
     turn(engine);
     assert!(engine.close(|failed| failed));
+}
+
+#[test]
+fn a_forked_child_is_told_that_it_cannot_use_the_engine() {
+    let (engine, lane) = (unattended(), lane("forked"));
+    let operation = operation(&lane);
+    // SAFETY: the child takes no lock that a thread of this process may hold: the engine is the test's own.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let waited = engine.wait(&operation, Some(SHORT));
+        let told = operation.result().is_some_and(|result| result.is_err());
+        engine.end(operation.clone(), Error::Unavailable(String::new()));
+        engine.end_lane(&lane, "");
+        let right = engine.is_foreign() && waited && told && !lane.has_failed() && engine.quiesce(&lane, SHORT);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(i32::from(!right)) }
+    }
+    let mut status = -1;
+    // SAFETY: a child of this process that nobody else waits for.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert!(!engine.is_foreign() && !operation.is_done());
 }
 
 #[test]

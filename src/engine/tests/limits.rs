@@ -1,0 +1,124 @@
+//! How long whoever waits, waits.
+
+use super::turns::{Silent, task, turn, unattended};
+use super::*;
+
+/// How long it took, and what came of it.
+fn timed<T>(action: impl FnOnce() -> T) -> (Duration, T) {
+    let begun = Instant::now();
+    let result = action();
+    (begun.elapsed(), result)
+}
+
+#[test]
+fn a_wait_has_a_limit_of_its_own() {
+    let (engine, lane, gate) = (unattended(), lane("limit"), Arc::default());
+    let first = operation(&lane);
+    engine.submit(task(first.clone(), gated(&gate)));
+    let (took, done) = timed(|| engine.wait(&first, Some(SHORT)));
+    assert!(!done && took >= SHORT && took < LONG);
+    let driving = engine.lock();
+    let (took, done) = timed(|| engine.wait(&first, Some(SHORT)));
+    assert!(!done && took >= SHORT && took < LONG, "the same while another thread drives");
+    drop(driving);
+    assert_eq!((engine.waiters.load(Ordering::SeqCst), engine.sidelined.load(Ordering::SeqCst)), (0, 0));
+    gate.store(true, Ordering::SeqCst);
+    assert!(engine.wait(&first, None));
+    assert!(engine.wait(&first, Some(Duration::ZERO)), "it has ended");
+}
+
+#[test]
+fn a_lane_is_quiet_when_it_has_no_operation_left() {
+    let (engine, lane, gate) = (unattended(), lane("quiet"), Arc::default());
+    assert!(engine.quiesce(&lane, Duration::ZERO));
+    engine.submit(task(operation(&lane), gated(&gate)));
+    let (took, quiet) = timed(|| engine.quiesce(&lane, SHORT));
+    assert!(!quiet && took >= SHORT && took < LONG);
+    assert!(!engine.quiesce(&lane, Duration::ZERO));
+    gate.store(true, Ordering::SeqCst);
+    assert!(engine.quiesce(&lane, Duration::ZERO), "one turn is enough");
+    engine.submit(task(operation(&lane), slow(300)));
+    assert!(engine.quiesce(&lane, LONG));
+    assert_eq!(engine.waiters.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_drain_waits_for_operations_and_for_users() {
+    let (engine, lane, gate) = (unattended(), lane("drain"), Arc::default());
+    assert!(engine.drain(Duration::ZERO));
+    engine.submit(task(operation(&lane), gated(&gate)));
+    let (took, drained) = timed(|| engine.drain(SHORT));
+    assert!(!drained && took >= SHORT && took < LONG);
+    gate.store(true, Ordering::SeqCst);
+    assert!(engine.drain(Duration::ZERO), "one turn is enough");
+    engine.submit(task(operation(&lane), slow(50)));
+    assert!(engine.drain(LONG));
+    // What a callback of a user's does, nobody sees.
+    engine.unfinished.fetch_add(1, Ordering::SeqCst);
+    assert!(!engine.drain(SHORT));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(SHORT);
+            engine.unfinished.fetch_sub(1, Ordering::SeqCst);
+        });
+        assert!(engine.drain(LONG));
+    });
+    engine.unfinished.fetch_add(1, Ordering::SeqCst);
+    engine.leaving.store(true, Ordering::SeqCst);
+    assert!(engine.drain(Duration::ZERO), "users hear of nothing any more");
+}
+
+/// Tells when it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Completion for Counted {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_users_gave_is_dropped_unless_the_process_leaves() {
+    for leaving in [false, true] {
+        let (engine, lane, dropped) = (unattended(), lane("dropped"), Arc::new(AtomicUsize::new(0)));
+        engine.submit(super::task(operation(&lane), slow(0), Counted(dropped.clone())));
+        engine.leaving.store(leaving, Ordering::SeqCst);
+        turn(engine);
+        // Without it nobody is told, and nothing is left to tell.
+        assert_eq!(engine.has_queued(), !leaving);
+        engine.tell_nobody();
+        assert!(!engine.has_queued() && engine.untold().is_empty());
+        assert_eq!(dropped.load(Ordering::SeqCst), usize::from(!leaving));
+        assert_eq!(engine.unfinished.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// Looks at the engine while users are told.
+struct Looks(&'static Engine, Arc<AtomicBool>);
+
+impl Completion for Looks {
+    fn finish(&mut self, _: &Result<Outcome>) {}
+
+    fn announce(&mut self) {
+        self.1.store(self.0.is_telling() && !self.0.has_queued(), Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn users_are_told_one_after_the_other() {
+    let (engine, lane, seen) = (unattended(), lane("told"), Arc::new(AtomicBool::new(false)));
+    engine.submit(super::task(operation(&lane), slow(0), Silent { attached: true }));
+    engine.submit(super::task(operation(&lane), slow(0), Looks(engine, seen.clone())));
+    turn(engine);
+    turn(engine);
+    assert_eq!(engine.queued.load(Ordering::SeqCst), 2);
+    assert!(!engine.is_telling());
+    engine.tell(1);
+    assert!(seen.load(Ordering::SeqCst));
+    assert!(!engine.is_telling() && !engine.has_queued());
+    assert_eq!(engine.unfinished.load(Ordering::SeqCst), 0);
+}
