@@ -38,9 +38,10 @@ def test_what_the_wrapper_forwards(tmp_path):
         objects = [None] * size
         dist.all_gather_object(objects, {"rank": rank})
         assert objects == [{"rank": 0}, {"rank": 1}]
-        with dist.distributed_c10d._time_estimator(group, CPU) as estimate:
-            dist.all_reduce(tensor)
-        assert estimate.estimated_time > 0
+        if not torch.__version__.startswith(("2.13.", "2.14.")):
+            with dist.distributed_c10d._time_estimator(group, CPU) as estimate:
+                dist.all_reduce(tensor)
+            assert estimate.estimated_time > 0
 
         torch.manual_seed(0)
         model = DistributedDataParallel(torch.nn.Linear(3, 2))

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from multirank import multirank
 from scripts import run_well
 from torch._C import _distributed_c10d as c10d
+from versions import since
 
 CPU = torch.device("cpu")
 TIMEOUT = timedelta(seconds=40)
@@ -20,6 +21,7 @@ def total(group, value=1.0):
     return tensor.item()
 
 
+@since((2, 15), "split_group of a group that is bound to no device")
 @multirank(2, 4, gloo=False)
 def test_split_group(ctx):
     half = ctx.size // 2
@@ -37,6 +39,7 @@ def test_split_group(ctx):
     dist.destroy_process_group(part)
 
 
+@since((2, 15), "split_group of a group that is bound to no device")
 @multirank(2, 4, gloo=False)
 def test_split_group_leaves_ranks_out(ctx):
     part = dist.split_group(ctx.group, [[0]], timeout=TIMEOUT)
@@ -48,6 +51,7 @@ def test_split_group_leaves_ranks_out(ctx):
     assert total(ctx.group) == ctx.size
 
 
+@since((2, 15), "split_group of a group that is bound to no device")
 @multirank(2, 4, gloo=False)
 def test_split_of_a_split(ctx):
     everybody = dist.split_group(ctx.group, [list(range(ctx.size))], timeout=TIMEOUT)
@@ -156,6 +160,7 @@ def test_reconfigure(tmp_path):
     )
 
 
+@since((2, 15), "split_group of a group that is bound to no device")
 @multirank(1, 2, gloo=False)
 def test_options_are_ours_and_cloned(ctx):
     options = ctx.group._get_backend(CPU).options

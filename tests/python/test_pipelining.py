@@ -13,6 +13,7 @@ from torch.distributed.pipelining import (
     ScheduleLoopedBFS,
     ScheduleZBVZeroBubble,
 )
+from versions import since
 
 WIDTH, BATCH, MICROBATCHES, STEPS, RATE = 10, 16, 8, 3, 0.1
 
@@ -114,6 +115,7 @@ def test_zbv_zero_bubble(ctx):
     several_stages(ctx, ScheduleZBVZeroBubble, [ctx.rank, 2 * ctx.size - 1 - ctx.rank])
 
 
+@since((2, 15), "groups for each pair of stages")
 @multirank(2, 4)
 def test_groups_for_each_pair_of_stages(ctx):
     """torch splits off a group for each direction between two ranks, so that messages of one do not wait for others."""

@@ -1,0 +1,12 @@
+"""What only newer ones of the torch releases that are supported have (docs/versions.md)."""
+
+import pytest
+import torch
+
+VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+def since(version, what):
+    """Marks a test of something that torch has from this release on. Older ones cannot do it with any backend."""
+    name = ".".join(map(str, version))
+    return pytest.mark.skipif(version > VERSION, reason=f"torch before {name} has no {what}")
