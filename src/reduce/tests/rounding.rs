@@ -76,3 +76,31 @@ fn a_nan_in_any_place_makes_the_minimum_and_the_maximum_nan() {
         }
     }
 }
+
+/// As `torch.set_flush_denormal` has it, and a sum of two normal numbers that is none.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_sum_is_denormal_where_the_thread_takes_denormal_inputs_for_zero() {
+    use std::arch::asm;
+
+    const DENORMALS_ARE_ZERO: u32 = 1 << 6;
+    let of_word = |word: u16| word.to_ne_bytes().repeat(133);
+    // 1.5 and -1 times the least normal number.
+    let contents = [of_word(0x00c0), of_word(0x8080)];
+    for available in Instructions::ALL.iter().filter_map(|&instructions| Available::new(instructions)) {
+        let reduction = Reduction::with(available, DataType::BFloat16, ReduceOp::Sum, 1.0).unwrap();
+        let mut buffers = Buffers::new(&contents, 0, contents[0].len());
+        let (output, inputs) = (buffers.view(2), [buffers.view(0), buffers.view(1)]);
+        let mut control = 0_u32;
+        // SAFETY: stores the control register into the variable, and loads it with one bit more; set back below.
+        unsafe {
+            asm!("stmxcsr [{}]", in(reg) &mut control, options(nostack));
+            asm!("ldmxcsr [{}]", in(reg) &(control | DENORMALS_ARE_ZERO), options(nostack));
+        }
+        let reduced = reduction.reduce(&output, &inputs);
+        // SAFETY: as above.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &control, options(nostack)) };
+        reduced.unwrap();
+        assert!(output.to_vec() == of_word(0x0040), "{available:?}");
+    }
+}
