@@ -164,8 +164,7 @@ fn drive(engine: &'static Engine, turn: u64) {
         let mut limit = engine.has_retained().then_some(IDLE);
         if engine.has_queued() {
             let since = *busy.get_or_insert_with(Instant::now);
-            // Most often the other thread goes on with the next in a moment.
-            if !engine.is_telling() || since.elapsed() >= PATIENCE {
+            if !engine.leaves_users_to_another(since) {
                 busy = None;
                 engine.tell(turn);
                 continue;
@@ -174,15 +173,12 @@ fn drive(engine: &'static Engine, turn: u64) {
         } else {
             busy = None;
         }
-        // What would keep this thread from sleeping, or call it away.
-        let changed =
-            |queued: bool| threads.is_stopping() || !threads.is_at_post(turn) || engine.has_queued() != queued;
         let queued = busy.is_some();
         if engine.is_unattended() {
             if engine.try_turn(Driver::Background).is_some_and(|turn| turn.moved) {
                 backoff.reset();
             } else if let Some(pause) = backoff.step().take()
-                && engine.rest(Driver::Background, pause, limit, || changed(queued) || !engine.is_unattended())
+                && engine.rest(Driver::Background, pause, limit, || !engine.may_sleep(turn, queued, true))
             {
                 backoff.reset();
             }
@@ -193,9 +189,24 @@ fn drive(engine: &'static Engine, turn: u64) {
             engine.try_turn(Driver::Background);
         }
         let sleeper = engine.bell.inside();
-        if !changed(queued) && !engine.is_unattended() {
+        if engine.may_sleep(turn, queued, false) {
             sleeper.sleep(limit);
         }
+    }
+}
+
+impl Engine {
+    /// Whether a thread at its post leaves users to the one that tells them, and that since then: most often it goes on
+    /// with the next in a moment.
+    fn leaves_users_to_another(&self, since: Instant) -> bool {
+        self.is_telling() && since.elapsed() < PATIENCE
+    }
+
+    /// Whether the thread of this turn of duty may sleep: nothing calls it away, and all is as it was when it looked.
+    fn may_sleep(&self, turn: u64, queued: bool, unattended: bool) -> bool {
+        let threads = &self.background;
+        let stays = threads.is_at_post(turn) && !threads.is_stopping();
+        stays && self.has_queued() == queued && self.is_unattended() == unattended
     }
 }
 
@@ -284,6 +295,37 @@ mod tests {
         threads.lock().reserve = 0;
         threads.post.store(CLOSED, Ordering::SeqCst);
         assert_eq!(threads.next_turn(), None, "nobody drives any more");
+    }
+
+    #[test]
+    fn a_thread_sleeps_only_if_all_is_as_it_was() {
+        let engine = new_engine();
+        let threads = &engine.background;
+        threads.come_back(3);
+        for queued in [false, true] {
+            for unattended in [false, true] {
+                assert!(engine.may_sleep(3, queued, unattended));
+                assert!(!engine.may_sleep(4, queued, unattended), "another one is at the post");
+                assert!(!engine.may_sleep(3, !queued, unattended));
+                assert!(!engine.may_sleep(3, queued, !unattended));
+                engine.services.fetch_add(1, Ordering::SeqCst);
+            }
+            engine.services.store(0, Ordering::SeqCst);
+            engine.queued.fetch_add(1, Ordering::SeqCst);
+        }
+        assert!(engine.may_sleep(3, true, false));
+        threads.stopping.store(true, Ordering::SeqCst);
+        assert!(!engine.may_sleep(3, true, false), "it is the end");
+    }
+
+    #[test]
+    fn users_are_left_to_another_thread_for_a_while() {
+        let engine = new_engine();
+        let (now, long_ago) = (Instant::now() + PATIENCE * 1000, Instant::now() - PATIENCE);
+        assert!(!engine.leaves_users_to_another(now), "there is none");
+        engine.telling.fetch_add(1, Ordering::SeqCst);
+        assert!(engine.leaves_users_to_another(now));
+        assert!(!engine.leaves_users_to_another(long_ago), "what comes may be what it waits for");
     }
 
     #[test]

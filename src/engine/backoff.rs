@@ -165,7 +165,7 @@ mod tests {
         let before = is_crowded();
         set_ranks_on_host(4, 4);
         set_ranks_on_host(3, 4);
-        assert_eq!(is_crowded(), before);
+        assert_eq!((is_crowded(), CROWDED.load(Ordering::Relaxed)), (before, before));
         assert_eq!(default_spins(), if before { 0 } else { tuning::SPINS });
         set_ranks_on_host(5, 4);
         assert!(is_crowded());

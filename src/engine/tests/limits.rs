@@ -122,3 +122,51 @@ fn users_are_told_one_after_the_other() {
     assert!(!engine.is_telling() && !engine.has_queued());
     assert_eq!(engine.unfinished.load(Ordering::SeqCst), 0);
 }
+
+/// A message that counts how often it is looked for.
+struct Looked(Arc<AtomicUsize>);
+
+impl Request for Looked {
+    fn test(&mut self) -> Result<Option<Arrival>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(None)
+    }
+
+    fn cancel(&mut self) {}
+}
+
+#[test]
+fn the_background_sleeps_between_looks() {
+    const LOOKS: usize = 1000;
+    let (engine, lane, polls) = (new_engine(), lane("looks"), Arc::new(AtomicUsize::new(0)));
+    let counts = polls.clone();
+    let schedule = poll_fn(move |_| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        Poll::Pending
+    });
+    let first = operation(&lane);
+    engine.submit(task(first.clone(), Box::pin(schedule)));
+    engine.begin(&first);
+    until(|| polls.load(Ordering::SeqCst) > 20);
+    std::thread::sleep(SHORT * 5);
+    let polled = polls.load(Ordering::SeqCst);
+    assert!(polled < LOOKS, "{polled} looks in a tenth of a second");
+
+    // Memory that does not come back.
+    let looks = Arc::new(AtomicUsize::new(0));
+    let outstanding = Arc::new(Outstanding::default());
+    let message = outstanding.keep(Box::new(Looked(looks.clone())));
+    let schedule = async move { message.await.map(|_| Outcome::default()) };
+    let second = operation(&lane);
+    engine.submit(Task { outstanding, order: Order::Free, ..task(second.clone(), Box::pin(schedule)) });
+    engine.begin(&second);
+    until(|| looks.load(Ordering::SeqCst) > 0);
+    engine.end_lane(&lane, "a test");
+    until(|| engine.has_retained() && !engine.is_unattended());
+    engine.wake_background();
+    let before = looks.load(Ordering::SeqCst);
+    std::thread::sleep(SHORT * 5);
+    let looked = looks.load(Ordering::SeqCst) - before;
+    assert!(looked < LOOKS, "{looked} looks in a tenth of a second");
+    engine.background.stop(engine);
+}
