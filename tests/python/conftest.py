@@ -50,8 +50,9 @@ def pytest_pycollect_makeitem(collector, name, obj):
         return None
     sizes = [size for size in mark.sizes if not SIZES or size in SIZES]
     items = [MultirankItem.from_parent(collector, name=f"{name}[np{size}]", function=obj, size=size) for size in sizes]
-    if BACKEND != "rmpi" and not mark.gloo:
-        for item in items:
+    for item in items:
+        item.own_markers.extend(getattr(obj, "pytestmark", []))
+        if BACKEND != "rmpi" and not mark.gloo:
             item.add_marker(pytest.mark.skip(reason=f"{BACKEND} cannot do this"))
     return items
 

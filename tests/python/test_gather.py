@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 from multirank import multirank
 from references import COUNTS, any_bits, assert_same_bits
+from versions import since
 
 
 def given(count, rank):
@@ -20,10 +21,9 @@ def test_list_to_every_root(ctx):
                 assert_same_bits(output, given(count, rank))
 
 
+@since((2, 14), "gather_single")
 @multirank(1, 2, 3, 4, gloo=False)
 def test_single_to_every_root(ctx):
-    if not hasattr(dist, "gather_single"):
-        return  # torch before 2.15
     for count in COUNTS:
         for root in range(ctx.size):
             output = torch.zeros(ctx.size * count) if ctx.rank == root else None
