@@ -135,6 +135,12 @@ impl Threads {
         self.post.load(Ordering::Acquire) == VACANT
     }
 
+    /// Whether nobody shall be at the post any more.
+    #[cfg(test)]
+    pub fn is_closed(&self) -> bool {
+        self.post.load(Ordering::Acquire) == CLOSED
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,9 +19,16 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 const LASTING: u32 = 16;
 
 const NONE: usize = usize::MAX;
-/// The core of this process's rank. Relaxed: a hint.
-static CORE: AtomicUsize = AtomicUsize::new(NONE);
-static PLACEMENT: Mutex<Option<Placement>> = Mutex::new(None);
+
+/// Of this process's rank.
+static PLACE: Place = Place::new();
+
+/// Where a rank waits.
+struct Place {
+    /// Its core. Relaxed: a hint.
+    core: AtomicUsize,
+    placement: Mutex<Option<Placement>>,
+}
 
 #[derive(Debug)]
 struct Placement {
@@ -79,28 +86,42 @@ impl Placement {
     }
 }
 
+impl Place {
+    const fn new() -> Self {
+        Place { core: AtomicUsize::new(NONE), placement: Mutex::new(None) }
+    }
+
+    fn decide(&self, cores: &Cores, place: usize, ranks: usize) {
+        let mut placement = self.placement.lock().unwrap_or_else(PoisonError::into_inner);
+        if placement.is_some() {
+            return;
+        }
+        *placement = Placement::new(cores, place, ranks);
+        self.core.store(placement.as_ref().map_or(NONE, |placement| placement.core), Ordering::Relaxed);
+    }
+
+    fn settle(&self) {
+        let core = self.core.load(Ordering::Relaxed);
+        if core == NONE || sched_getcpu() == core {
+            return;
+        }
+        // Whoever has it is moving.
+        let Ok(mut placement) = self.placement.try_lock() else { return };
+        if placement.as_mut().is_some_and(|placement| !placement.take()) {
+            self.core.store(NONE, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Gives this process a core to wait on, if it is one of more `ranks` on its host than there are `cores`, which all of them
 /// may use. What the first such group has said stays.
 pub(crate) fn place(cores: &Cores, place: usize, ranks: usize) {
-    let mut placement = PLACEMENT.lock().unwrap_or_else(PoisonError::into_inner);
-    if placement.is_some() {
-        return;
-    }
-    *placement = Placement::new(cores, place, ranks);
-    CORE.store(placement.as_ref().map_or(NONE, |placement| placement.core), Ordering::Relaxed);
+    PLACE.decide(cores, place, ranks);
 }
 
 /// Moves the calling thread, which waits, to the core of its rank, if that has one.
 pub(crate) fn settle() {
-    let core = CORE.load(Ordering::Relaxed);
-    if core == NONE || sched_getcpu() == core {
-        return;
-    }
-    // Whoever has it is moving.
-    let Ok(mut placement) = PLACEMENT.try_lock() else { return };
-    if placement.as_mut().is_some_and(|placement| !placement.take()) {
-        CORE.store(NONE, Ordering::Relaxed);
-    }
+    PLACE.settle();
 }
 
 #[cfg(test)]
@@ -150,6 +171,8 @@ mod tests {
         let moves = (1_000_000..11_000_000).step_by(100).filter(|&micros| move_at(micros)).count();
         assert!((38..=42).contains(&moves), "{moves} in ten more");
         assert!(move_at(30_000_000) && !move_at(30_000_500) && move_at(30_001_000), "one has lasted");
+        // Of 2 ms by now: exactly so many of them.
+        assert!(move_at(30_033_000) && move_at(30_034_000), "another has lasted");
     }
 
     #[test]
@@ -186,5 +209,43 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_elsewhere_comes_to_the_core() {
+        let cores = Cores::of_this_process();
+        let count = cores.all().len();
+        let place = Place::new();
+        place.settle();
+        place.decide(&cores, 0, count);
+        assert_eq!(place.core.load(Ordering::Relaxed), NONE, "there is a core for each");
+        if count < 2 {
+            return;
+        }
+        place.decide(&cores, 1, 2 * count);
+        place.decide(&cores, 0, 2 * count);
+        let core = cores.all()[1];
+        assert_eq!(place.core.load(Ordering::Relaxed), core, "the first has decided");
+        let moved = || place.placement.lock().unwrap().as_mut().and_then(|placement| placement.moved.take()).is_some();
+        let only = |core: usize| {
+            let mut only = CpuSet::new();
+            only.set(core);
+            only
+        };
+        let before = sched_getaffinity(None).unwrap();
+        let tries = 200;
+        let came = (0..tries).filter(|_| {
+            sched_setaffinity(None, &only(cores.all()[0])).unwrap();
+            sched_setaffinity(None, &before).unwrap();
+            place.settle();
+            moved() && sched_getcpu() == core
+        });
+        // The system may move it before and after.
+        assert!(came.count() > tries / 2);
+        sched_setaffinity(None, &only(core)).unwrap();
+        place.settle();
+        assert!(!moved(), "it is there");
+        sched_setaffinity(None, &before).unwrap();
+        assert_eq!(place.core.load(Ordering::Relaxed), core);
     }
 }

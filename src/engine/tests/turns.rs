@@ -210,9 +210,33 @@ fn a_forked_child_is_told_that_it_cannot_use_the_engine() {
     assert!(!engine.is_foreign() && !operation.is_done());
 }
 
+/// The last to use it: it tells nobody of anything any more.
 #[test]
 fn the_engine_of_this_process() {
     let made = engine().unwrap();
     assert!(std::ptr::eq(existing().unwrap(), made));
     assert!(!made.is_foreign());
+
+    let (lane, gate) = (lane("of this process"), Arc::default());
+    made.submit(task(operation(&lane), gated(&gate)));
+    assert!(!drain(SHORT));
+    gate.store(true, Ordering::SeqCst);
+    assert!(drain(LONG));
+
+    assert!(await_users(Duration::ZERO));
+    for count in [&made.queued, &made.telling] {
+        count.fetch_add(1, Ordering::SeqCst);
+        assert!(!await_users(SHORT));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(SHORT);
+                count.fetch_sub(1, Ordering::SeqCst);
+            });
+            assert!(await_users(LONG));
+        });
+    }
+
+    assert!(!made.leaving() && !made.background.is_closed());
+    before_interpreter_ends();
+    assert!(made.leaving() && made.background.is_closed());
 }
