@@ -50,22 +50,22 @@ rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& sto
   // What is wrong with the settings is said before the others are met, who would wait for this rank.
   settings(options);
   // MPI_Init may wait for every process of the job. Here is known who is missing.
-  meet(store, rank, size, options.timeout, options.group_name);
+  const auto presence = await_presence(*store, rank, size, options.timeout, options.group_name);
   start(options.timeout);
   const auto address =
       call_core([&] { return std::string(bridge::local_address(rust::String::lossy(options.group_name))); });
   const auto addresses = exchange_addresses(*store, address, rank, size, options.timeout, options.group_name);
   // All have come here, and so have seen each other's presence.
-  forget_meetings(*store, kPresence, rank);
+  forget(*store, presence);
   bridge::GroupOptions group_options;
   group_options.name = rust::String::lossy(options.group_name);
   group_options.description = rust::String::lossy(options.group_desc);
   group_options.timeout_ms = options.timeout.count();
   group_options.overrides = overrides_of(options);
-  auto group =
-      call_core([&] { return bridge::create_group(addresses, static_cast<std::size_t>(rank), group_options); });
+  auto group = call_core(
+      [&] { return bridge::create_group(addresses.of_ranks, static_cast<std::size_t>(rank), group_options); });
   // Which needs all ranks, once they have each other's addresses.
-  forget_meetings(*store, kAddress, rank);
+  forget(*store, addresses.meeting);
   return group;
 }
 

@@ -33,49 +33,32 @@ std::string missing_ranks(c10d::Store& store, const std::vector<std::string>& ke
   return names;
 }
 
-/// Where the ranks of a group meet in the store.
-struct Place {
-  /// Of each rank, set when it has come.
-  std::vector<std::string> keys;
-  /// Set once: whether the meeting takes place.
-  std::string decision;
-};
-
 constexpr const char* kTakesPlace = "all have come";
 
 std::string prefix_of(const std::string& topic) { return "rmpi/" + topic + "/"; }
 
-std::string key_of(const std::string& topic, std::int64_t visit, int rank) {
-  return prefix_of(topic) + std::to_string(visit) + "/" + std::to_string(rank);
-}
-
-std::string decision_of(const std::string& topic, std::int64_t visit) {
-  return prefix_of(topic) + std::to_string(visit) + "/decision";
-}
-
-/// How often this rank has come, after `more` more times.
+/// Sets this rank's key to `value`.
 ///
 /// A store may outlive a group and see the same name again (destroy, then init): each rank counts its own visits, so
 /// that nobody takes what belongs to an earlier group for this one's.
-std::int64_t visits(c10d::Store& store, const std::string& topic, int rank, std::int64_t more) {
-  return store.add(prefix_of(topic) + "visit/" + std::to_string(rank), more);
+Meeting publish(c10d::Store& store, const std::string& topic, const std::string& value, int rank, int size) {
+  const auto visit = store.add(prefix_of(topic) + "visit/" + std::to_string(rank), 1);
+  Meeting meeting{topic, rank, size, visit};
+  store.set(meeting.key_of(rank), value);
+  return meeting;
 }
 
-/// Sets this rank's key to `value`.
-Place publish(c10d::Store& store, const std::string& topic, const std::string& value, int rank, int size) {
-  const auto visit = visits(store, topic, rank, 1);
-  Place place;
-  place.keys.reserve(size);
-  for (const auto peer : c10::irange(size)) place.keys.push_back(key_of(topic, visit, peer));
-  place.decision = decision_of(topic, visit);
-  store.set(place.keys[rank], value);
-  return place;
+std::vector<std::string> keys_of(const Meeting& meeting) {
+  std::vector<std::string> keys;
+  keys.reserve(meeting.size);
+  for (const auto peer : c10::irange(meeting.size)) keys.push_back(meeting.key_of(peer));
+  return keys;
 }
 
 /// Decides a meeting, unless somebody has; returns the decision.
-std::string decide(c10d::Store& store, const Place& place, const std::string& decision) {
+std::string decide(c10d::Store& store, const Meeting& meeting, const std::string& decision) {
   const std::vector<std::uint8_t> wanted(decision.begin(), decision.end());
-  const auto decided = store.compareSet(place.decision, {}, wanted);
+  const auto decided = store.compareSet(meeting.decision(), {}, wanted);
   return {decided.begin(), decided.end()};
 }
 
@@ -94,27 +77,29 @@ bool wait_for_all(c10d::Store& store, const std::vector<std::string>& keys, std:
 
 /// Returns when all ranks have come. What comes next blocks until every rank does it, so it must not be done by a rank
 /// that comes after another one has given up: either all go on, or all throw.
-void await_all(c10d::Store& store, const Place& place, int rank, std::chrono::milliseconds timeout,
+void await_all(c10d::Store& store, const Meeting& meeting, std::chrono::milliseconds timeout,
                const std::string& group_name) {
-  const auto given_up = "rank " + std::to_string(rank) + " had given up";
+  const auto keys = keys_of(meeting);
+  const auto given_up = "rank " + std::to_string(meeting.rank) + " had given up";
   bool complete = false;
   try {
-    complete = wait_for_all(store, place.keys, timeout);
+    complete = wait_for_all(store, keys, timeout);
   } catch (...) {
     // Of two errors the first counts: this one says why the store was left.
     try {
-      decide(store, place, given_up);
+      decide(store, meeting, given_up);
     } catch (const std::exception& error) {
-      LOG(WARNING) << "rmpi: the store could not be told that rank " << rank << " has given up: " << error.what();
+      LOG(WARNING) << "rmpi: the store could not be told that rank " << meeting.rank
+                   << " has given up: " << error.what();
     }
     throw;
   }
   // Before anybody is told that the meeting is off: others may still come.
-  const auto missing = complete ? std::string() : missing_ranks(store, place.keys);
-  const auto decision = decide(store, place, complete || missing.empty() ? kTakesPlace : given_up);
+  const auto missing = complete ? std::string() : missing_ranks(store, keys);
+  const auto decision = decide(store, meeting, complete || missing.empty() ? kTakesPlace : given_up);
   if (decision == kTakesPlace) return;
   const auto creating =
-      c10::str("rmpi: creating group \"", group_name, "\" of ", place.keys.size(), " ranks: rank ", rank);
+      c10::str("rmpi: creating group \"", group_name, "\" of ", meeting.size, " ranks: rank ", meeting.rank);
   if (missing.empty()) {
     C10_THROW_ERROR(
         DistBackendError,
@@ -131,32 +116,44 @@ void await_all(c10d::Store& store, const Place& place, int rank, std::chrono::mi
 
 }  // namespace
 
-void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,
-          const std::string& group_name) {
-  const auto place = publish(*store, kPresence, "here", rank, size);
-  if (!bridge::mpi_started()) await_all(*store, place, rank, timeout, group_name);
+std::string Meeting::key_of(int peer) const {
+  return prefix_of(topic) + std::to_string(visit) + "/" + std::to_string(peer);
 }
 
-rust::Vec<rust::String> exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
-                                           std::chrono::milliseconds timeout, const std::string& group_name) {
-  const auto place = publish(store, kAddress, address, rank, size);
-  await_all(store, place, rank, timeout, group_name);
+std::string Meeting::decision() const { return prefix_of(topic) + std::to_string(visit) + "/decision"; }
 
-  rust::Vec<rust::String> addresses;
-  addresses.reserve(size);
-  for (const auto& key : place.keys) {
+Meeting await_presence(c10d::Store& store, int rank, int size, std::chrono::milliseconds timeout,
+                       const std::string& group_name) {
+  auto meeting = publish(store, "presence", "here", rank, size);
+  if (!bridge::mpi_started()) await_all(store, meeting, timeout, group_name);
+  return meeting;
+}
+
+void meet(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,
+          const std::string& group_name) {
+  await_presence(*store, rank, size, timeout, group_name);
+}
+
+Addresses exchange_addresses(c10d::Store& store, const std::string& address, int rank, int size,
+                             std::chrono::milliseconds timeout, const std::string& group_name) {
+  Addresses addresses{publish(store, "address", address, rank, size), {}};
+  await_all(store, addresses.meeting, timeout, group_name);
+  addresses.of_ranks.reserve(size);
+  for (const auto& key : keys_of(addresses.meeting)) {
     const auto value = store.get(key);
-    addresses.push_back(rust::String(reinterpret_cast<const char*>(value.data()), value.size()));
+    addresses.of_ranks.push_back(rust::String(reinterpret_cast<const char*>(value.data()), value.size()));
   }
   return addresses;
 }
 
-void forget_meetings(c10d::Store& store, const std::string& topic, int rank) {
+void forget(c10d::Store& store, Meeting meeting) {
+  if (meeting.rank != 0) return;
   try {
-    // Earlier ones too: who has come to the last meeting has left those before it.
-    for (auto visit = visits(store, topic, rank, 0); visit > 0 && store.deleteKey(key_of(topic, visit, rank));
-         --visit) {
-      if (rank == 0) store.deleteKey(decision_of(topic, visit));
+    // Who has come to the last meeting, has left those before it. Not every store says whether there was what it
+    // deletes.
+    for (; meeting.visit > 0 && store.check({meeting.key_of(0)}); --meeting.visit) {
+      for (const auto& key : keys_of(meeting)) store.deleteKey(key);
+      store.deleteKey(meeting.decision());
     }
   } catch (const std::exception& error) {
     // The meeting has been a success. Some stores cannot delete.

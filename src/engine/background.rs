@@ -135,6 +135,12 @@ impl Threads {
         self.post.load(Ordering::Acquire) == VACANT
     }
 
+    /// Whether a thread has ever been at the post.
+    #[cfg(test)]
+    pub fn has_been_called(&self) -> bool {
+        self.lock().turns > 0
+    }
+
     /// Whether nobody shall be at the post any more.
     #[cfg(test)]
     pub fn is_closed(&self) -> bool {
@@ -218,10 +224,11 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bell::Bell;
     use super::*;
 
     fn new_engine() -> &'static Engine {
-        Box::leak(Box::new(Engine::new()))
+        Box::leak(Box::new(Engine::new(Bell::private())))
     }
 
     fn until(condition: impl Fn() -> bool) {

@@ -13,8 +13,14 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
+    /// That no peer rings.
+    #[cfg(test)]
+    pub fn private() -> Self {
+        Bell { door: Arc::new(Doorbell::private()), inside: Doorbell::private() }
+    }
+
     /// With the process's doorbell; without one, no peer will ring.
-    pub fn new() -> Self {
+    pub fn of_process() -> Self {
         let door = own_doorbell().unwrap_or_else(|error| {
             log::info!("{error}");
             Arc::new(Doorbell::private())

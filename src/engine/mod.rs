@@ -77,7 +77,7 @@ pub fn engine() -> Result<&'static Engine> {
     let engine = ENGINE.get_or_init(|| {
         crate::logging::start();
         exit::register();
-        Engine::new()
+        Engine::new(Bell::of_process())
     });
     if engine.is_foreign() {
         return Err(forked());
@@ -98,12 +98,12 @@ pub(crate) fn existing() -> Option<&'static Engine> {
 
 impl Engine {
     /// One that nothing is told of at the end of the process.
-    fn new() -> Self {
+    fn new(bell: Bell) -> Self {
         Engine {
             progress: Mutex::default(),
             inbox: Mutex::default(),
             untold: Mutex::default(),
-            bell: Bell::new(),
+            bell,
             pending: AtomicUsize::new(0),
             services: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),

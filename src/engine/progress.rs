@@ -154,7 +154,7 @@ impl Progress {
     }
 
     /// How long nobody has to look, if everything that is waited for rings the doorbell.
-    fn rest(&self, now: Instant) -> Option<Duration> {
+    pub fn rest(&self, now: Instant) -> Option<Duration> {
         let rings = self.remains.is_empty()
             && !self.running.is_empty()
             && self.running.iter().all(|task| task.witness.as_ref().is_some_and(|witness| witness.rings()));

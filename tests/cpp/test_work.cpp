@@ -126,7 +126,9 @@ RMPI_TEST(work, operation_that_times_out) {
       options.timeout = milliseconds(200);
       Tensors tensors{at::ones({1})};
       const auto work = broken->allreduce(tensors, options);
+#if TORCH_RMPI_TORCH_AT_LEAST(2, 14)
       CHECK_TRUE(work->getTimeout() == milliseconds(200));
+#endif
       CHECK_THROWS(c10::DistBackendError, "all_reduce", work->wait());
       CHECK_TRUE(work->isCompleted() && !work->isSuccess() && work->exception() != nullptr);
       CHECK_TRUE(work->getFuture()->hasError());

@@ -137,6 +137,7 @@ def test_on_completion_hook_may_issue_operations(ctx):
     assert sums == [ctx.size] * 3
 
 
+@since((2, 14), "abort hooks")
 @multirank(2, 4, gloo=False)
 def test_abort_hook_runs_before_the_error_arrives(ctx):
     group = ctx.new_group(timeout=SHORT)
@@ -156,6 +157,7 @@ def test_abort_hook_runs_before_the_error_arrives(ctx):
     ctx.exchange()
 
 
+@since((2, 14), "hooks on operations")
 @multirank(2, gloo=False)
 def test_pre_and_post_hooks(ctx):
     group = ctx.new_group()
@@ -188,6 +190,7 @@ def test_nan_check_refuses_before_anything_moves(ctx):
     assert tensor.item() == ctx.size
 
 
+@since((2, 14), "extension of the timeout")
 @multirank(1, 2, gloo=False)
 def test_extension_of_the_timeout(ctx):
     group = ctx.new_group(timeout=timedelta(seconds=30))
@@ -202,6 +205,7 @@ def test_extension_of_the_timeout(ctx):
     assert timeout() == timedelta(seconds=30)
 
 
+@since((2, 14), "abort hooks")
 def test_a_hook_at_the_end_of_the_interpreter(tmp_path):
     """Hooks belong to Python: nothing calls them when it has begun to end, and the job ends well."""
     run_well(
@@ -221,6 +225,7 @@ def test_a_hook_at_the_end_of_the_interpreter(tmp_path):
     )
 
 
+@since((2, 14), "abort hooks")
 def test_slow_abort_hooks_run_to_their_end_when_the_error_ends_the_program(tmp_path):
     ended = run(
         tmp_path,

@@ -18,6 +18,15 @@ impl Witness for Rings {
     }
 }
 
+/// Of a schedule that a peer's ring wakes, as most are.
+struct Plain;
+
+impl Witness for Plain {
+    fn absentees(&self) -> Option<String> {
+        None
+    }
+}
+
 fn lasting(lane: &Arc<Lane>, name: &'static str, timeout: Duration) -> Arc<Operation> {
     Operation::new(name, None, lane.clone(), 0, timeout)
 }
@@ -43,9 +52,12 @@ fn who_polls_rests_as_it_likes_and_who_is_rung_until_the_next_deadline() {
     let witnessed = |operation, rings| Task { witness: Some(Arc::new(Rings(rings))), ..task(operation, gated(&gate)) };
     progress.accept(Start(witnessed(lasting(&lane, "first", LONG), true)), &mut ended);
     assert_eq!(progress.turn(&mut ended).rest, Some(Duration::from_millis(250)), "peers may die without a sound");
-    progress.accept(Start(task(lasting(&lane, "queued", SHORT * 10), gated(&gate))), &mut ended);
-    let rest = progress.turn(&mut ended).rest.unwrap();
-    assert!(rest > Duration::ZERO && rest <= SHORT * 10, "a queued one has a deadline, too: {rest:?}");
+    let queued = lasting(&lane, "queued", LONG / 2);
+    progress.accept(Start(task(queued.clone(), gated(&gate))), &mut ended);
+    let deadline = queued.deadline().unwrap();
+    assert_eq!(progress.rest(deadline - SHORT), Some(SHORT), "a queued one has a deadline, too");
+    assert_eq!(progress.rest(deadline + SHORT), Some(Duration::ZERO));
+    assert!(Plain.rings());
     let free = |task| Task { order: Order::Free, ..task };
     progress.accept(Start(free(witnessed(lasting(&lane, "polled", LONG), false))), &mut ended);
     assert_eq!(progress.turn(&mut ended).rest, None);

@@ -1,5 +1,7 @@
 //! What an engine has to do, and what one turn does. Nobody drives but the test.
 
+use std::panic::AssertUnwindSafe;
+
 use super::*;
 
 /// An engine without a background thread.
@@ -194,14 +196,17 @@ fn a_forked_child_is_told_that_it_cannot_use_the_engine() {
     let operation = operation(&lane);
     // SAFETY: the child takes no lock that a thread of this process may hold: the engine is the test's own.
     let child = unsafe { libc::fork() };
+    assert!(child >= 0);
     if child == 0 {
-        let waited = engine.wait(&operation, Some(SHORT));
-        let told = operation.result().is_some_and(|result| result.is_err());
-        engine.end(operation.clone(), Error::Unavailable(String::new()));
-        engine.end_lane(&lane, "");
-        let right = engine.is_foreign() && waited && told && !lane.has_failed() && engine.quiesce(&lane, SHORT);
+        let right = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let waited = engine.wait(&operation, Some(SHORT));
+            let told = operation.result().is_some_and(|result| result.is_err());
+            engine.end(operation.clone(), Error::Unavailable(String::new()));
+            engine.end_lane(&lane, "");
+            engine.is_foreign() && waited && told && !lane.has_failed() && engine.quiesce(&lane, SHORT)
+        }));
         // SAFETY: ends the child at once.
-        unsafe { libc::_exit(i32::from(!right)) }
+        unsafe { libc::_exit(i32::from(!right.unwrap_or(false))) }
     }
     let mut status = -1;
     // SAFETY: a child of this process that nobody else waits for.
