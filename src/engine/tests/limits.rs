@@ -27,6 +27,37 @@ fn a_wait_has_a_limit_of_its_own() {
     assert!(engine.wait(&first, Some(Duration::ZERO)), "it has ended");
 }
 
+/// The processor time of this thread.
+fn worked() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the time into the variable.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+#[test]
+fn who_waits_for_long_sleeps() {
+    const WAIT: Duration = Duration::from_millis(200);
+    let (engine, lane, gate) = (unattended(), lane("sleeps"), Arc::default());
+    let first = operation(&lane);
+    engine.submit(task(first.clone(), gated(&gate)));
+    turn(engine);
+    // Alone, and while another thread drives.
+    let waits: [&dyn Fn() -> bool; 2] = [&|| engine.wait(&first, Some(WAIT)), &|| engine.quiesce(&lane, WAIT)];
+    let asleep = |wait: &dyn Fn() -> bool| {
+        let before = worked();
+        assert!(!wait());
+        let took = worked() - before;
+        assert!(took < WAIT / 2, "{took:?} of work");
+    };
+    waits.iter().for_each(|wait| asleep(wait));
+    let driving = engine.lock();
+    waits.iter().for_each(|wait| asleep(wait));
+    drop(driving);
+    gate.store(true, Ordering::SeqCst);
+    turn(engine);
+}
+
 #[test]
 fn a_lane_is_quiet_when_it_has_no_operation_left() {
     let (engine, lane, gate) = (unattended(), lane("quiet"), Arc::default());
@@ -46,6 +77,8 @@ fn a_lane_is_quiet_when_it_has_no_operation_left() {
 fn a_drain_waits_for_operations_and_for_users() {
     let (engine, lane, gate) = (unattended(), lane("drain"), Arc::default());
     assert!(engine.drain(Duration::ZERO));
+    let (took, drained) = timed(|| engine.drain(LONG));
+    assert!(drained && took < LONG, "there is nothing to wait for");
     engine.submit(task(operation(&lane), gated(&gate)));
     let (took, drained) = timed(|| engine.drain(SHORT));
     assert!(!drained && took >= SHORT && took < LONG);
@@ -66,6 +99,11 @@ fn a_drain_waits_for_operations_and_for_users() {
     engine.unfinished.fetch_add(1, Ordering::SeqCst);
     engine.leaving.store(true, Ordering::SeqCst);
     assert!(engine.drain(Duration::ZERO), "users hear of nothing any more");
+    gate.store(false, Ordering::SeqCst);
+    engine.submit(task(operation(&lane), gated(&gate)));
+    assert!(!engine.drain(SHORT), "operations go on");
+    gate.store(true, Ordering::SeqCst);
+    turn(engine);
 }
 
 /// Tells when it is dropped.
