@@ -1,12 +1,13 @@
 //! Multi-rank tests of the core, with no torch. Without a launcher this program starts itself under mpirun with 1 to 4
-//! ranks, on one node and as if on several, and as if in several domains of a node, each run under a time limit; under
-//! one it is a rank and runs every test.
+//! ranks, on one node and as if on several, and as if in several domains of a node, each run under a time limit; and
+//! with 2 ranks for each way in which a process may end. Under one it is a rank, and runs every test.
 
 #![allow(clippy::unwrap_used)]
 
 mod cases;
 mod collectives;
 mod disagreement;
+mod endings;
 mod launch;
 mod messages;
 mod tuning;
@@ -23,7 +24,10 @@ fn main() -> ExitCode {
                 unsafe { std::env::set_var(variable, value) };
             }
         }
-        return cases::run();
+        return match std::env::var(launch::ENDING_MARK) {
+            Ok(name) => endings::act(&name),
+            Err(_) => cases::run(),
+        };
     }
     launch::all()
 }
