@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from multirank import multirank
 from references import any_bits, assert_same_bits, values
+from versions import sequence_number
 
 CPU = torch.device("cpu")
 
@@ -94,13 +95,13 @@ def test_start_and_end_with_messages(ctx):
 @multirank(2, 4, gloo=False)
 def test_nothing_of_a_batch_moves_if_one_is_refused(ctx):
     good, bad = torch.ones(4, dtype=torch.int32), torch.ones(4)
-    before = ctx.group._get_sequence_number_for_group()
+    before = sequence_number(ctx.group)
     options = dist.AllreduceCoalescedOptions()
     options.reduceOp = dist.ReduceOp.BOR
     with pytest.raises(TypeError, match=r"BOR.*float32"):
         ctx.group.allreduce_coalesced([good, bad], options)
     assert good.tolist() == [1] * 4
-    assert ctx.group._get_sequence_number_for_group() == before
+    assert sequence_number(ctx.group) == before
 
 
 @multirank(2, 4, gloo=False)

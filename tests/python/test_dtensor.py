@@ -8,6 +8,7 @@ import torch
 from multirank import multirank
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from versions import VERSION
 
 PLACEMENTS = [Shard(0), Shard(1), Replicate(), Partial()]
 # Sizes that divide by the number of ranks; fewer rows than ranks, and columns that do not divide.
@@ -62,10 +63,12 @@ def sum_of_partials(ctx, local, mesh, placements):
 
 
 def redistributions(dimensions):
-    """Placements before and after. What has been replicated does not become partial: torch refuses that."""
+    """Placements before and after. What has been replicated does not become partial: torch refuses that, and torch 2.13
+    that anything else does."""
     layouts = list(itertools.product(PLACEMENTS, repeat=dimensions))
     for source, target in itertools.product(layouts, layouts):
-        if not any(old == Replicate() and new.is_partial() for old, new in zip(source, target, strict=True)):
+        becomes = {old for old, new in zip(source, target, strict=True) if new.is_partial()}
+        if Replicate() not in becomes and (VERSION >= (2, 14) or becomes <= {Partial()}):
             yield source, target
 
 

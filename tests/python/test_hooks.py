@@ -12,7 +12,7 @@ import torch.distributed as dist
 from multirank import multirank
 from scripts import run, run_well
 from torch._C import _distributed_c10d as c10d
-from versions import VERSION, since
+from versions import VERSION, sequence_number, since
 
 SHORT = timedelta(seconds=1)
 
@@ -91,7 +91,7 @@ def test_on_completion_hook_hears_of_every_operation(ctx):
     group._register_on_completion_hook(
         lambda info: heard.append((info.op_type, info.seq, info.active_duration, threading.get_ident()))
     )
-    first = group._get_sequence_number_for_group()
+    first = sequence_number(group)
     for _ in range(10):
         dist.all_reduce(torch.ones(1), group=group)
         dist.broadcast(torch.ones(1 << 16), 0, group=group, async_op=True)
@@ -140,7 +140,8 @@ def test_on_completion_hook_may_issue_operations(ctx):
 @since((2, 14), "abort hooks")
 @multirank(2, 4, gloo=False)
 def test_abort_hook_runs_before_the_error_arrives(ctx):
-    group = ctx.new_group(timeout=SHORT)
+    group = ctx.new_group()
+    group.set_timeout(SHORT)
     called = []
     assert VERSION < (2, 15) or group.supports_abort_hooks
     group.register_abort_hook(11, lambda: called.append(threading.get_ident()))
@@ -179,6 +180,7 @@ def test_pre_and_post_hooks(ctx):
     assert all(completed for _, _, completed in after)
 
 
+@since((2, 14), "hook that looks for NaN")
 @multirank(2, 4, gloo=False)
 def test_nan_check_refuses_before_anything_moves(ctx):
     group = ctx.new_group()
@@ -259,6 +261,7 @@ def test_slow_abort_hooks_run_to_their_end_when_the_error_ends_the_program(tmp_p
     assert "still runs" not in ended.output
 
 
+@since((2, 14), "hook that looks for NaN")
 def test_health_check_and_nan_check_by_variable(tmp_path):
     ended = run_well(
         tmp_path,

@@ -63,6 +63,7 @@ def test_split_of_a_split(ctx):
     dist.destroy_process_group(everybody)
 
 
+@since((2, 14), "options of a backend")
 @multirank(2, 4, gloo=False)
 def test_merge_remote_group(ctx):
     """Two groups become one."""
@@ -80,6 +81,7 @@ def test_merge_remote_group(ctx):
     merged.shutdown()
 
 
+@since((2, 14), "options of a backend")
 @multirank(2, 4, gloo=False)
 def test_a_new_group_leaves_the_store_as_it_was(ctx):
     """But for how often each rank has come."""
@@ -119,6 +121,7 @@ def test_shrink_refuses_what_cannot_be(ctx):
     assert total(ctx.group) == ctx.size
 
 
+@since((2, 14), "groups that are reconfigured")
 def test_reconfigure(tmp_path):
     """A job that starts with no members, takes them all, goes on with fewer, and takes them all again."""
     run_well(

@@ -3,41 +3,39 @@
 import torch
 import torch.distributed as dist
 from multirank import multirank
-
-
-def number_of(group):
-    return group._get_sequence_number_for_group()
+from versions import sequence_number, since
 
 
 @multirank(1, 2, 4)
 def test_collectives_count(ctx):
-    before = ctx.same(number_of(ctx.group))
+    before = ctx.same(sequence_number(ctx.group))
     dist.all_reduce(torch.ones(1), group=ctx.group)
-    assert number_of(ctx.group) == before + 1
+    assert sequence_number(ctx.group) == before + 1
     dist.broadcast(torch.ones(1), 0, group=ctx.group)
     dist.barrier(ctx.group)
-    assert ctx.same(number_of(ctx.group)) == before + 3
+    assert ctx.same(sequence_number(ctx.group)) == before + 3
 
 
 @multirank(2, 4)
 def test_groups_count_apart(ctx):
     other = ctx.new_group()
-    before = number_of(other)
+    before = sequence_number(other)
     dist.all_reduce(torch.ones(1), group=ctx.group)
-    assert number_of(other) == before
+    assert sequence_number(other) == before
 
 
 @multirank(2, 4, gloo=False)
 def test_messages_do_not_count(ctx):
     """Else the numbers of two ranks that talk would differ from those of the others."""
-    before = number_of(ctx.group)
+    before = sequence_number(ctx.group)
     if ctx.rank == 0:
         dist.send(torch.ones(1), 1, group=ctx.group)
     elif ctx.rank == 1:
         dist.recv(torch.ones(1), 0, group=ctx.group)
-    assert ctx.same(number_of(ctx.group)) == before
+    assert ctx.same(sequence_number(ctx.group)) == before
 
 
+@since((2, 14), "numbers of works")
 @multirank(2, 4)
 def test_works_carry_their_number(ctx):
     numbers = []
@@ -46,7 +44,7 @@ def test_works_carry_their_number(ctx):
         numbers.append(work._get_sequence_number())
         work.wait()
     assert numbers == list(range(numbers[0], numbers[0] + 3))
-    assert ctx.same(numbers)[-1] in (number_of(ctx.group), number_of(ctx.group) - 1)
+    assert ctx.same(numbers)[-1] in (sequence_number(ctx.group), sequence_number(ctx.group) - 1)
 
 
 def profiled(ctx, *functions):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from multirank import multirank
-from versions import VERSION
+from versions import VERSION, sequence_number
 
 CPU = torch.device("cpu")
 
@@ -74,7 +74,7 @@ def test_nothing_moves(ctx):
 
     def both():
         nonlocal number
-        number = ctx.group._get_sequence_number_for_group()
+        number = sequence_number(ctx.group)
         work = dist.all_reduce(tensor, group=ctx.group, async_op=True)
         assert work.is_completed()
         # Nobody sends.
@@ -82,7 +82,7 @@ def test_nothing_moves(ctx):
 
     estimated(ctx.group, both)
     assert tensor.tolist() == [ctx.rank] * 10
-    assert ctx.group._get_sequence_number_for_group() == number
+    assert sequence_number(ctx.group) == number
     dist.all_reduce(tensor, group=ctx.group)
     assert tensor.tolist() == [1.0] * 10
 

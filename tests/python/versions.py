@@ -11,3 +11,9 @@ def since(version, what):
     if version <= VERSION:
         return lambda test: test
     return pytest.mark.skip(reason=f"torch before {'.'.join(map(str, version))} has no {what}")
+
+
+def sequence_number(group):
+    """That of the group's next collective. A group of torch 2.13 does not ask a backend of others."""
+    counts = group if VERSION >= (2, 14) else group._get_backend(torch.device("cpu"))
+    return counts._get_sequence_number_for_group()
