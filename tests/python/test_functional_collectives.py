@@ -7,7 +7,7 @@ from gradients import check
 from multirank import multirank
 from references import assert_reduced, values
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from versions import VERSION
+from versions import VERSION, since
 
 SHAPE = (8, 4)
 
@@ -252,6 +252,7 @@ def in_place(mine, ctx):
     return summed, gathered, torch.cat(listed), scattered, from_list, exchanged
 
 
+@since((2, 14), "graphs of plain collectives")
 @multirank(2)
 def test_compiled_collectives_in_place(ctx):
     compiled = torch.compile(lambda mine: in_place(mine, ctx), backend="aot_eager", fullgraph=True)
