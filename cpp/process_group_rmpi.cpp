@@ -55,8 +55,6 @@ rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& sto
   const auto address =
       call_core([&] { return std::string(bridge::local_address(rust::String::lossy(options.group_name))); });
   const auto addresses = exchange_addresses(*store, address, rank, size, options.timeout, options.group_name);
-  // All have come here, and so have seen each other's presence.
-  forget(*store, presence);
   bridge::GroupOptions group_options;
   group_options.name = rust::String::lossy(options.group_name);
   group_options.description = rust::String::lossy(options.group_desc);
@@ -64,7 +62,8 @@ rust::Box<bridge::Group> create_group(const c10::intrusive_ptr<c10d::Store>& sto
   group_options.overrides = overrides_of(options);
   auto group = call_core(
       [&] { return bridge::create_group(addresses.of_ranks, static_cast<std::size_t>(rank), group_options); });
-  // Which needs all ranks, once they have each other's addresses.
+  // Which needs all ranks, once they have each other's addresses; nobody waits for what is done now.
+  forget(*store, presence);
   forget(*store, addresses.meeting);
   return group;
 }

@@ -152,8 +152,9 @@ void forget(c10d::Store& store, Meeting meeting) {
     // Who has come to the last meeting, has left those before it. Not every store says whether there was what it
     // deletes.
     for (; meeting.visit > 0 && store.check({meeting.key_of(0)}); --meeting.visit) {
-      for (const auto& key : keys_of(meeting)) store.deleteKey(key);
       store.deleteKey(meeting.decision());
+      // The first key last: it tells that there is something to remove.
+      for (int peer = meeting.size - 1; peer >= 0; --peer) store.deleteKey(meeting.key_of(peer));
     }
   } catch (const std::exception& error) {
     // The meeting has been a success. Some stores cannot delete.

@@ -224,20 +224,8 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bell::Bell;
+    use super::super::tests::{new_engine, until};
     use super::*;
-
-    fn new_engine() -> &'static Engine {
-        Box::leak(Box::new(Engine::new(Bell::private())))
-    }
-
-    fn until(condition: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !condition() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "it does not come true");
-            std::thread::yield_now();
-        }
-    }
 
     fn post(threads: &Threads) -> u64 {
         threads.post.load(Ordering::SeqCst)

@@ -51,7 +51,7 @@ impl Drop for Teller {
     }
 }
 
-fn new_engine() -> &'static Engine {
+pub(super) fn new_engine() -> &'static Engine {
     Box::leak(Box::new(Engine::new(Bell::private())))
 }
 
@@ -123,7 +123,7 @@ fn wait(engine: &'static Engine, operation: &Operation) {
     assert!(engine.wait(operation, Some(LONG)));
 }
 
-fn until(condition: impl Fn() -> bool) {
+pub(super) fn until(condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < LONG, "it does not come true");
